@@ -128,6 +128,18 @@ def gold_groups(examples: Sequence[Example]) -> list[int]:
     return linked_groups([passage_keys(example.gold) for example in examples])
 
 
+def linked_sources(examples: Sequence[Example]) -> dict[str, int]:
+    """Return a number for each source, the same where sources share a gold passage.
+
+    What is learned without a source has to be learned without those that share its number.
+    """
+    sources = list(dict.fromkeys(example.source for example in examples))
+    by_source: dict[str, set[str]] = {source: set() for source in sources}
+    for example in examples:
+        by_source[example.source] |= passage_keys(example.gold)
+    return dict(zip(sources, linked_groups(list(by_source.values())), strict=True))
+
+
 def passage_keys(chunks: Iterable[Chunk]) -> frozenset[str]:
     """Return the chunks' texts with case and white space normalised, blank ones left out."""
     return frozenset(" ".join(chunk.text.casefold().split()) for chunk in chunks) - {""}

@@ -17,6 +17,7 @@ from at2_rag.training.calibrating.probabilities import (
     fit_calibration,
     fit_prior_weight,
     with_evidence,
+    with_evidence_of,
 )
 from at2_rag.training.calibrating.samples import SampleReader
 from at2_rag.training.calibrating.sentences import fit_sentences, sentence_samples
@@ -47,15 +48,20 @@ def calibrate(
 ) -> Calibrated:
     """Learn what turns the scores of the reader's head weights into probabilities.
 
-    What an earlier calibration learned and this one doesn't is kept, with a warning.
+    Of head weights that are calibrated the calibration is adapted, see `fit_calibration`. What an
+    earlier calibration learned and this one doesn't is kept, with a warning.
     """
     weights = reader.weights
     _check_options(weights, multi_hop=multi_hop, sentences=sentences)
     samples = reader.read(examples, priors=priors)
     reader.progress("fit", 0, 1)
-    scored = with_evidence(samples, [weights.score(sample.features) for sample in samples])
-    shape = weights.weight.shape
-    learned: dict[str, Any] = {"calibration": fit_calibration(scored, shape)}
+    start, shape = weights.calibration, weights.weight.shape
+    scores = [weights.score(sample.features) for sample in samples]
+    if start is None:
+        scored = with_evidence(samples, scores)
+    else:
+        scored = with_evidence_of(start, samples, scores)
+    learned: dict[str, Any] = {"calibration": fit_calibration(scored, shape, start=start)}
     for prior in priors:
         weight = fit_prior_weight(scored, prior)
         if weight is not None:

@@ -15,6 +15,7 @@ from at2_rag.training.fitting.fit import LinearFit, fit_listwise
 from at2_rag.training.fitting.losses import ListwiseData
 
 PENALTY = 1e-4  # ridge that keeps slopes finite where the terms separate the labels perfectly
+START_SAMPLES = 3.0  # how many samples an earlier fit weighs
 EVERY = "every source"  # name of all data sets taken together as one
 Fit = TypeVar("Fit")
 
@@ -58,15 +59,23 @@ def fit_ranking(samples: Sequence[Labelled], *, name: str, ridge: float) -> Line
 
 
 def fit_logistic(
-    samples: Sequence[Labelled], *, name: str, ridge: float = PENALTY, rising: int = 0
+    samples: Sequence[Labelled],
+    *,
+    name: str,
+    ridge: float = PENALTY,
+    rising: int = 0,
+    start: tuple[float, ...] | None = None,
 ) -> tuple[float, ...]:
     """Return slopes and constant of the logistic function that makes the labels likeliest.
+
+    With a `start`, slopes and constant fitted to other data, they are drawn to these with the
+    weight of `START_SAMPLES` samples instead of being drawn to 0 by the ridge.
 
     Sources count the same, a source's samples by their weights, and a sample's labels the same. The
     first `rising` slopes are at least 0.
     """
     labels = np.concatenate([np.zeros(0, dtype=bool), *(sample.labels for sample in samples)])
-    if labels.all() or not labels.any():
+    if start is None and (labels.all() or not labels.any()):
         raise InputError(
             f"calibration needs both kinds of each outcome, but {int(labels.sum())} of "
             f"{len(labels)} times a {name} is true; pass more examples"
@@ -80,18 +89,22 @@ def fit_logistic(
     mean, scale = terms.mean(axis=0, dtype=float), terms.std(axis=0, dtype=float) + 1e-9
     values = np.hstack([(terms - mean) / scale, np.ones((len(terms), 1))])  # [N, T + 1]
     signs = np.where(labels, 1.0, -1.0)
+    count = terms.shape[1]
+    centre, stiffness = np.zeros(count + 1), np.append(np.full(count, ridge), 0.0)
+    if start is not None:
+        slopes = np.array(start[:-1])
+        centre = np.append(slopes * scale, start[-1] + slopes @ mean)
+        stiffness = np.full(count + 1, START_SAMPLES / len(samples))
 
     def loss(vector: Floats) -> tuple[float, Floats]:
         margins = signs * (values @ vector)
-        penalty = ridge * vector
-        penalty[-1] = 0.0
+        penalty = stiffness * (vector - centre)
         slope = values.T @ (-weights * signs * np.exp(-np.logaddexp(0.0, margins)))
-        total = float(weights @ np.logaddexp(0.0, -margins)) + float(penalty @ vector) / 2
-        return total, slope + penalty
+        total = float(weights @ np.logaddexp(0.0, -margins))
+        return total + float(penalty @ (vector - centre)) / 2, slope + penalty
 
-    count = terms.shape[1]
     bounds = [(0.0, None)] * rising + [(None, None)] * (count + 1 - rising)
-    result = minimize(loss, np.zeros(count + 1), jac=True, method="L-BFGS-B", bounds=bounds)
+    result = minimize(loss, centre, jac=True, method="L-BFGS-B", bounds=bounds)
     slopes = result.x[:-1] / scale
     return (*map(float, slopes), float(result.x[-1] - slopes @ mean))
 

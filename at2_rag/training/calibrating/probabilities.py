@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -84,8 +84,27 @@ def with_evidence(
     ]
 
 
-def fit_calibration(scored: Sequence[ScoredSample], shape: tuple[int, int, int]) -> Calibration:
+def with_evidence_of(
+    calibration: Calibration, samples: Sequence[CalibrationSample], scores: Sequence[Floats]
+) -> list[ScoredSample]:
+    """Return samples with scores, and with evidence by a calibration that never saw them."""
+    return [
+        ScoredSample(sample, values, calibration.evidence(sample.features))
+        for sample, values in zip(samples, scores, strict=True)
+    ]
+
+
+def fit_calibration(
+    scored: Sequence[ScoredSample],
+    shape: tuple[int, int, int],
+    *,
+    start: Calibration | None = None,
+) -> Calibration:
     """Return the calibration, its readout shaped [P, L, H], that makes the labels likeliest.
+
+    With a `start`, a calibration fitted to other questions, its readout is kept and its slopes are
+    changed as far as these questions call for it, which takes far fewer of them. The evidence of
+    `scored` is by that readout then.
 
     Lists as retrieved count `RETRIEVED_WEIGHT` times for chunks' probabilities, of which they are
     the usual case; for calls' all lists count the same.
@@ -97,8 +116,11 @@ def fit_calibration(scored: Sequence[ScoredSample], shape: tuple[int, int, int])
         of_chunks.append(Labelled(source, fold, terms, sample.gold, sample.weight))
         answered = np.array([sample.is_answered])
         of_calls.append(Labelled(source, fold, call_terms(scores, evidence)[None], answered))
-    chunk = fit_logistic(of_chunks, name="chunk's gold label", rising=RISING)
-    call = fit_logistic(of_calls, name="call's outcome")
+    before = (None, None) if start is None else (start.chunk, start.call)
+    chunk = fit_logistic(of_chunks, name="chunk's gold label", rising=RISING, start=before[0])
+    call = fit_logistic(of_calls, name="call's outcome", start=before[1])
+    if start is not None:
+        return replace(start, chunk=chunk, call=call)
     weight, bias = fit_evidence(_gold_features([sample for sample, _, _ in scored]))
     return Calibration(weight.reshape(shape).astype(np.float32), bias, chunk, call)
 

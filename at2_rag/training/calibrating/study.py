@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
 from at2_rag.arrays import Floats
 from at2_rag.options import UNANSWERABLE_BELOW
+from at2_rag.readout.calibration import Calibration
+from at2_rag.readout.head_weights import HeadWeights
 from at2_rag.readout.shortlist import Design, Shortlist
-from at2_rag.training.calibrating.fits import EVERY, Labelled, fit_ranking, out_of_fold
+from at2_rag.training.calibrating.fits import EVERY, Labelled, fit_ranking
 from at2_rag.training.calibrating.metrics import (
     auroc,
     brier_skill,
@@ -25,6 +28,7 @@ from at2_rag.training.calibrating.probabilities import (
     CalibrationSample,
     fit_calibration,
     with_evidence,
+    with_evidence_of,
 )
 from at2_rag.training.fitting.fit import LinearFit
 
@@ -77,30 +81,126 @@ class Prediction:
     answerable: float  # probability that any chunk holds the answer
 
 
-def study_left_out_sources(
+Score: TypeAlias = Callable[[CalibrationSample], Floats]
+"""Returns the scores [S] of a sample's chunks."""
+
+ScoreWithout: TypeAlias = Callable[[Sequence[CalibrationSample]], Score]
+"""Takes the samples that aren't left out, and returns what scores any sample, these included.
+
+No sample is scored by a fit to its question.
+"""
+
+
+def predict_left_out_sources(
     samples: Sequence[CalibrationSample],
     shape: tuple[int, int, int],
-    shortlist: Shortlist | None = None,
+    score_without: ScoreWithout,
     *,
+    linked: Mapping[str, int] | None = None,
     progress: Callable[[int, int], None] = lambda done, total: None,
-) -> list[CalibrationFigures]:
-    """Judge each source by head weights, shaped [P, L, H], and a calibration fitted to all others.
+) -> list[Prediction]:
+    """Predict each source by head weights, shaped [P, L, H], and a calibration without it.
 
-    Sources without unanswerable lists are fitted to but not judged. Figures of all sources judged
-    come last. There are none with a single source. `shortlist` is what the samples were read with.
+    Sources that share a number in `linked` are left out together; None if each is by itself. There
+    is no prediction where nothing would be left.
     """
     sources = sorted({sample.source for sample in samples})
-    figures: list[CalibrationFigures] = []
-    every: list[Prediction] = []
-    for done, source in enumerate(sources if len(sources) > 1 else []):
-        progress(done, len(sources))
-        judged = [sample for sample in samples if sample.source == source]
-        if len({sample.is_answered for sample in judged}) == 2:
-            predictions = list(map(fit_without(source, samples, shape, shortlist), judged))
-            figures.append(_figures(source, predictions))
-            every += predictions
-    progress(len(sources), len(sources))
-    return [*figures, *([_figures(EVERY, every)] if len(figures) > 1 else [])]
+    numbers = linked or {source: number for number, source in enumerate(sources)}
+    groups = sorted({numbers[source] for source in sources})
+    predictions: list[Prediction] = []
+    for done, group in enumerate(groups if len(groups) > 1 else []):
+        progress(done, len(groups))
+        others = [sample for sample in samples if numbers[sample.source] != group]
+        score = score_without(others)
+        calibration = fit_calibration(with_evidence(others, list(map(score, others))), shape)
+        predictions += [
+            _predict(sample, score(sample), calibration)
+            for sample in samples
+            if numbers[sample.source] == group
+        ]
+    progress(len(groups), len(groups))
+    return predictions
+
+
+def judge_sources(predictions: Sequence[Prediction]) -> list[CalibrationFigures]:
+    """Return figures of each source that has lists with an answer and without, and of all last."""
+    by_source: dict[str, list[Prediction]] = defaultdict(list)
+    for row in predictions:
+        by_source[row.sample.source].append(row)
+    judged = {
+        source: rows
+        for source, rows in sorted(by_source.items())
+        if len({row.sample.is_answered for row in rows}) == 2
+    }
+    figures = [_figures(source, rows) for source, rows in judged.items()]
+    if len(figures) > 1:
+        figures.append(_figures(EVERY, [row for rows in judged.values() for row in rows]))
+    return figures
+
+
+def predict_own_questions(
+    samples: Sequence[CalibrationSample], weights: HeadWeights
+) -> tuple[list[Prediction], list[Prediction]]:
+    """Predict samples by calibrated weights as they are, and adapted to the samples of other folds.
+
+    The weights were fitted to none of them.
+    """
+    calibration, shape = weights.calibration, weights.weight.shape
+    assert calibration is not None  # else there is nothing to adapt
+    scores = [weights.score(sample.features) for sample in samples]
+    scored = with_evidence_of(calibration, samples, scores)
+    before = [_predict(sample, values, calibration) for sample, values, _ in scored]
+    adapted = {
+        fold: fit_calibration(
+            [row for row in scored if row.sample.fold != fold], shape, start=calibration
+        )
+        for fold in {sample.fold for sample in samples}
+    }
+    after = [_predict(sample, values, adapted[sample.fold]) for sample, values, _ in scored]
+    return before, after
+
+
+def score_by_refit(shortlist: Shortlist | None = None) -> ScoreWithout:
+    """Return what fits head weights to lists as retrieved, of other folds where one is fitted to.
+
+    `shortlist` is what the samples were read with.
+    """
+
+    def without(others: Sequence[CalibrationSample]) -> Score:
+        design = shortlist and Design.of(
+            shortlist, np.concatenate([sample.features for sample in others])
+        )
+
+        def terms(sample: CalibrationSample) -> npt.NDArray[np.float32]:
+            return design.terms(sample.features) if design else sample.features
+
+        ranked = [
+            Labelled(one.source, one.fold, terms(one), one.gold) for one in others if one.is_ranked
+        ]
+        by_fold = {
+            fold: _fit_head_weights([one for one in ranked if one.fold != fold])
+            for fold in {one.fold for one in others}
+        }
+        of_all = _fit_head_weights(ranked)
+        fitted_to = {(one.source, one.question) for one in others}
+
+        def score(sample: CalibrationSample) -> Floats:
+            fit = by_fold[sample.fold] if (sample.source, sample.question) in fitted_to else of_all
+            return fit.scores(terms(sample))
+
+        return score
+
+    return without
+
+
+def _predict(sample: CalibrationSample, scores: Floats, calibration: Calibration) -> Prediction:
+    evidence = calibration.evidence(sample.features)
+    return Prediction(
+        sample,
+        scores,
+        calibration.probabilities(scores, evidence),
+        calibration.answerable(scores, evidence),
+    )
 
 
 def _figures(source: str, predictions: Sequence[Prediction]) -> CalibrationFigures:
@@ -132,43 +232,6 @@ def _figures(source: str, predictions: Sequence[Prediction]) -> CalibrationFigur
         reliability_of_best=reliability(likely[best], gold[best]),
         reliability_of_calls=reliability(answerable, answered),
     )
-
-
-def fit_without(
-    source: str,
-    samples: Sequence[CalibrationSample],
-    shape: tuple[int, int, int],
-    shortlist: Shortlist | None = None,
-) -> Callable[[CalibrationSample], Prediction]:
-    """Return what predicts samples of a source, fitted to all sources but this one."""
-    others = [sample for sample in samples if sample.source != source]
-    design = shortlist and Design.of(
-        shortlist, np.concatenate([sample.features for sample in others])
-    )
-
-    def terms(sample: CalibrationSample) -> npt.NDArray[np.float32]:
-        return design.terms(sample.features) if design else sample.features
-
-    # Only lists as retrieved are ranked: of the others many have nothing to rank.
-    ranked = [
-        Labelled(one.source, one.fold, terms(one), one.gold & one.is_ranked) for one in others
-    ]
-    fits = out_of_fold(ranked, _fit_head_weights)
-    scores = [fit.scores(one.terms) for one, fit in zip(ranked, fits, strict=True)]
-    calibration = fit_calibration(with_evidence(others, scores), shape)
-    head_weights = _fit_head_weights(ranked)
-
-    def predict(sample: CalibrationSample) -> Prediction:
-        evidence = calibration.evidence(sample.features)
-        scores = head_weights.scores(terms(sample))
-        return Prediction(
-            sample,
-            scores,
-            calibration.probabilities(scores, evidence),
-            calibration.answerable(scores, evidence),
-        )
-
-    return predict
 
 
 def _fit_head_weights(samples: Sequence[Labelled]) -> LinearFit:

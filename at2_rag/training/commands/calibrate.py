@@ -14,7 +14,7 @@ from typing import Any
 
 from rich.text import Text
 
-from at2_rag.data.examples import Example, read_files
+from at2_rag.data.examples import Example, linked_sources, read_files
 from at2_rag.errors import StorageError
 from at2_rag.files import check_writable, without_folder, write_whole
 from at2_rag.progress import StepProgress
@@ -26,7 +26,13 @@ from at2_rag.training.calibrating.examples import choose_examples
 from at2_rag.training.calibrating.held_out import hold_out
 from at2_rag.training.calibrating.probabilities import CalibrationSample
 from at2_rag.training.calibrating.samples import SampleReader
-from at2_rag.training.calibrating.study import study_left_out_sources
+from at2_rag.training.calibrating.study import (
+    CalibrationFigures,
+    judge_sources,
+    predict_left_out_sources,
+    predict_own_questions,
+    score_by_refit,
+)
 from at2_rag.training.commands.calibration_tables import figure_tables, reliability_of_sources
 from at2_rag.training.commands.loading import load_for_workers, writing_to
 from at2_rag.training.commands.record import file_records
@@ -116,12 +122,20 @@ def run_calibration(request: CalibrateRequest, *, command: str) -> None:
             chunks.clear()
         with writing_to(output, collected=folder):
             calibrated.weights.describe(calibrated_on=data).save(output)
-        probabilities = study_left_out_sources(
-            calibrated.samples,
-            weights.weight.shape,
-            weights.shortlist,
-            progress=lambda done, total: progress("left-out sources", done, total),
-        )
+        probabilities: dict[str, list[CalibrationFigures]] = {}
+        if weights.calibration is None:
+            predictions = predict_left_out_sources(
+                calibrated.samples,
+                weights.weight.shape,
+                score_by_refit(weights.shortlist),
+                linked=linked_sources([*chain.from_iterable(by_file)]),
+                progress=lambda done, total: progress("left-out sources", done, total),
+            )
+            probabilities["left-out sources"] = judge_sources(predictions)
+        else:
+            before, after = predict_own_questions(calibrated.samples, weights)
+            probabilities["as it was"] = judge_sources(before)
+            probabilities["adapted, questions of other folds left out"] = judge_sources(after)
     learned = calibrated.weights
     record = {
         "command": command,
@@ -136,7 +150,9 @@ def run_calibration(request: CalibrateRequest, *, command: str) -> None:
         "prior_weight": learned.prior_weight,
         "cosine_weight": learned.cosine_weight,
         "sentences": learned.sentences and learned.sentences.numbers(),
-        "left_out_sources": [figures.to_dict() for figures in probabilities],
+        "probabilities": {
+            name: [figures.to_dict() for figures in rows] for name, rows in probabilities.items()
+        },
         "multi_hop": {
             "numbers": learned.multi_hop and learned.multi_hop.numbers(),
             "all_gold_in_top_3": [asdict(figures) for figures in calibrated.multi_hop],
@@ -145,8 +161,9 @@ def run_calibration(request: CalibrateRequest, *, command: str) -> None:
     text = json.dumps(record, indent=2, allow_nan=False) + "\n"
     with writing_to(output, collected=folder):
         write_whole(output / RECORD_FILE, text.encode())
-        if probabilities:
-            write_whole(output / PLOT_FILE, reliability_of_sources(probabilities).encode())
+        *_, last = probabilities.values()
+        if last:
+            write_whole(output / PLOT_FILE, reliability_of_sources(last).encode())
     for table in figure_tables(probabilities, calibrated.multi_hop):
         progress.console.print(table)
     wrote = f"wrote {output / DESCRIPTION_FILE}, the weights and {RECORD_FILE} beside it"

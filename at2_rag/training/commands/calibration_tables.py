@@ -35,13 +35,13 @@ _MULTI_HOP = {
 
 
 def figure_tables(
-    probabilities: Sequence[CalibrationFigures],
+    probabilities: Mapping[str, Sequence[CalibrationFigures]],
     multi_hop: Sequence[MultiHopFigures],
 ) -> list[Table]:
     """Return a table of each kind of figures that there are."""
     best = "all gold in the best 3, weights fitted without the fold"
     tables: list[tuple[str, Sequence[object], Mapping[str, str]]] = [
-        ("left-out sources", probabilities, _PROBABILITIES),
+        *((title, rows, _PROBABILITIES) for title, rows in probabilities.items()),
         (best, multi_hop, _MULTI_HOP),
     ]
     return [_table(title, rows, columns) for title, rows, columns in tables if rows]
@@ -59,7 +59,7 @@ def _table(title: str, rows: Sequence[object], columns: Mapping[str, str]) -> Ta
 
 
 def reliability_of_sources(figures: Sequence[CalibrationFigures]) -> str:
-    """Return an SVG of how often predictions for left-out sources came true, that of all first."""
+    """Return an SVG of how often predictions came true by source, those of all first."""
     rows = {row.source: row for row in figures}
     every = rows.pop(EVERY, None)
     curves = [(source, row.reliability) for source, row in rows.items()]
@@ -74,4 +74,4 @@ def reliability_of_sources(figures: Sequence[CalibrationFigures]) -> str:
         Series(label, [(x, y, None, None) for x, y in points], index < len(of_all))
         for index, (label, points) in enumerate(of_all + curves)
     ]
-    return reliability_plot(series, title="Reliability on left-out sources")
+    return reliability_plot(series, title="Reliability on questions left out")

@@ -45,6 +45,17 @@ def test_calibrated_weights_give_probabilities_and_nothing_is_read_twice(tmp_pat
     assert again.calibration.numbers() == fitted.calibration.numbers()
 
 
+def test_a_calibration_is_adapted_to_other_questions(tmp_path: Path) -> None:
+    fitted = calibrate(WEIGHTS, tmp_path / "first")
+    others = choose_examples(equal_examples("towns"))
+    reader = SampleReader(MODEL, fitted, tmp_path / "second", workers=1)
+    adapted = calibrator.calibrate(reader, others).weights
+    assert fitted.calibration and adapted.calibration
+    before, after = fitted.calibration, adapted.calibration
+    assert np.array_equal(before.evidence_weight, after.evidence_weight)
+    assert before.numbers() != after.numbers()
+
+
 def test_multi_hop_and_sentence_weights_are_learned_and_kept(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -8,12 +8,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from scipy.optimize import minimize
 from sklearn.linear_model import LogisticRegression
 
 from at2_rag.arrays import Bools, Floats
 from at2_rag.errors import InputError
 from at2_rag.readout.calibration import Calibration
-from at2_rag.training.calibrating.fits import Labelled, source_weights
+from at2_rag.training.calibrating.fits import Labelled, fit_logistic, source_weights
 from at2_rag.training.calibrating.metrics import brier_skill, calibration_error
 from at2_rag.training.calibrating.probabilities import (
     EVIDENCE_RIDGE,
@@ -23,6 +24,7 @@ from at2_rag.training.calibrating.probabilities import (
     fit_evidence,
     fit_prior_weight,
     with_evidence,
+    with_evidence_of,
 )
 from tests.training.calibrating.drawn_samples import SHAPE, TRUE, drawn, readout
 
@@ -103,6 +105,52 @@ def test_outcomes_of_one_kind_are_refused(change: Callable[[Bools], Bools], outc
     samples = [dataclasses.replace(one, gold=change(one.gold)) for one in drawn(9, 8)]
     with pytest.raises(InputError, match=f"but {outcome} is true; pass more"):
         calibrate(samples)
+
+
+def test_an_earlier_calibration_counts_as_three_samples() -> None:
+    samples = [
+        one._replace(terms=one.terms[:, :3], weight=1.0 + (index % 2))
+        for index, one in enumerate(labelled([*drawn(12, 10), *drawn(6, 11, "b")]))
+    ]
+    start = (0.8, -1.5, 0.3, -0.5)
+    fitted = fit_logistic(samples, name="label", start=start)
+    weights = source_weights([one.source for one in samples], [one.weight for one in samples])
+    terms = np.concatenate([one.terms for one in samples]).astype(float)
+    mean, scale = terms.mean(0), terms.std(0)
+
+    def loss(numbers: Floats) -> float:
+        total = 0.0
+        for weight, one in zip(weights, samples, strict=True):
+            logits = one.terms.astype(float) @ numbers[:-1] + numbers[-1]
+            total += weight * np.logaddexp(0.0, np.where(one.labels, -logits, logits)).mean()
+        moved = numbers - np.array(start)
+        moves = np.append(moved[:-1] * scale, moved[-1] + moved[:-1] @ mean)
+        return float(total + 3 / len(samples) * (moves @ moves) / 2)
+
+    by_hand = minimize(loss, np.array(start), method="BFGS", options={"gtol": 1e-8}).x
+    assert fitted == pytest.approx(by_hand, abs=1e-3)
+    [few] = samples[:1]
+    near = fit_logistic([few._replace(labels=few.labels & False)], name="label", start=start)
+    assert near[-1] < start[-1]  # of one kind alone, which can't be fitted without a start
+    many = labelled(drawn(1500, 12))
+    far = fit_logistic(many, name="label", start=(0.0, 0.0, 0.0, 0.0, 3.0))
+    assert far == pytest.approx(fit_logistic(many, name="label"), abs=0.12)
+
+
+def test_an_adapted_calibration_keeps_its_readout_and_comes_true_elsewhere() -> None:
+    shifted = dataclasses.replace(TRUE, chunk=(1.0, 0.0, 0.0, 0.0, 1.0), call=(0.0, 0.5, 0.0, 2.0))
+    few, others = drawn(30, 13), drawn(600, 14)
+    scored = with_evidence_of(shifted, few, [readout(sample.features) for sample in few])
+    assert [row.evidence for row in scored] == [shifted.evidence(one.features) for one in few]
+    adapted = fit_calibration(scored, SHAPE, start=shifted)
+    assert np.array_equal(adapted.evidence_weight, TRUE.evidence_weight)
+    gold = np.concatenate([one.gold for one in others])
+
+    def error(calibration: Calibration) -> float:
+        likely = [predicted(calibration, one)[0] for one in others]
+        return calibration_error(np.concatenate(likely), gold)
+
+    assert error(adapted) < 0.1 < 0.25 < error(shifted)
 
 
 def ranked(count: int, seed: int, weight: float) -> list[ScoredSample]:

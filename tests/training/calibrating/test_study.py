@@ -12,13 +12,16 @@ from at2_rag.training.calibrating.fits import EVERY
 from at2_rag.training.calibrating.probabilities import CalibrationSample
 from at2_rag.training.calibrating.study import (
     CalibrationFigures,
-    study_left_out_sources,
+    judge_sources,
+    predict_left_out_sources,
+    score_by_refit,
 )
 from tests.training.calibrating.drawn_samples import SHAPE, drawn
 
 
 def judged(samples: list[CalibrationSample]) -> dict[str, CalibrationFigures]:
-    return {row.source: row for row in study_left_out_sources(samples, SHAPE)}
+    predictions = predict_left_out_sources(samples, SHAPE, score_by_refit())
+    return {row.source: row for row in judge_sources(predictions)}
 
 
 def test_each_source_is_judged_by_what_was_fitted_to_the_others() -> None:
@@ -53,4 +56,4 @@ def test_sources_that_always_answer_are_not_judged_and_what_is_not_defined_is_no
     json.dumps(rows, allow_nan=False)
     undefined = {name: row["auroc_of_twins"] is None for name, row in rows.items()}
     assert undefined == {"a": False, "b": True, "c": False, EVERY: False}
-    assert study_left_out_sources(drawn(9, 6, "a"), SHAPE) == []
+    assert predict_left_out_sources(drawn(9, 6, "a"), SHAPE, score_by_refit()) == []

@@ -60,8 +60,9 @@ def test_weights_tables_plot_and_record_are_written(
     for some in overrides:
         kept = pruner.prune("who wrote of the owl?", equal_examples("seas")[0].chunks, **some)
         assert kept.scored and kept.answerable is not None
-    judged = [row["source"] for row in record["left_out_sources"]]
-    assert judged == ["novels", "seas", "every source"]
+    [(title, figures)] = record["probabilities"].items()
+    assert title == "left-out sources"
+    assert [row["source"] for row in figures] == ["novels", "seas", "every source"]
     assert [row["calls"] for row in record["multi_hop"]["all_gold_in_top_3"]] == [10, 10, 20]
     for other, message in (("fast", "the head weights are for"), (output, "pass both")):
         refused = calibrate(model_folder, tmp_path, other, "--sentences")

@@ -1,0 +1,318 @@
+"""How presets do on sources that they were fitted without: ranking, probabilities, what is kept.
+
+python benchmarks/left_out.py FILES... --presets FOLDER --peers
+
+FOLDER and FILES are those of scripts/fit-presets. Each source is judged, on the questions that
+were held out, by head weights and a calibration that were fitted without it and what shares gold
+passages with it. Key heads and shortlists are the presets', which all sources chose.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import click
+import numpy as np
+import torch
+from report import FOLDER, Row, markdown_table
+from rich.console import Console
+
+from at2_rag.arrays import Floats
+from at2_rag.data.bootstrap import Estimate, macro_sample, resample_means
+from at2_rag.data.clusters import item_clusters
+from at2_rag.data.examples import Example, draw_per_source, linked_sources, read_examples
+from at2_rag.model.hub import DEFAULT_MODEL
+from at2_rag.model.loading import LoadedModel
+from at2_rag.options import PruneOptions
+from at2_rag.progress import StepProgress
+from at2_rag.readout.head_weights import HeadWeights
+from at2_rag.readout.prior import prior_terms
+from at2_rag.readout.shortlist import Design
+from at2_rag.selection.select import select
+from at2_rag.text.chunks import Chunk
+from at2_rag.training.calibrating.examples import CalibrationExamples, choose_examples
+from at2_rag.training.calibrating.held_out import hold_out
+from at2_rag.training.calibrating.probabilities import (
+    CalibrationSample,
+    ScoredSample,
+    fit_prior_weight,
+)
+from at2_rag.training.calibrating.samples import SampleReader
+from at2_rag.training.calibrating.study import (
+    Prediction,
+    Score,
+    judge_sources,
+    predict_left_out_sources,
+)
+from at2_rag.training.commands.calibration_tables import figure_tables
+from at2_rag.training.fitting.cross_validation import ndcg_at_10
+from at2_rag.training.fitting.fit import fit_listwise
+from at2_rag.training.fitting.losses import ListwiseData
+from at2_rag.training.fitting.samples import Samples
+from at2_rag.training.fitting.training_data import TrainingData, TrainingPlan
+from at2_rag_evals.rankers.base import Ranker
+from at2_rag_evals.rankers.bm25 import BM25Ranker
+from at2_rag_evals.rankers.minilm import MiniLMRanker
+
+HELD_OUT, FITTED = 28, 100  # questions of a source, as in scripts/fit-presets
+LIMITS = (0.02, 0.03, 0.05, 0.07, 0.1, 0.15)  # of `max_missed`
+OURS, BM25, MINILM = "at2", "BM25", "MiniLM"
+
+
+@click.command("left_out", context_settings={"show_default": True})
+@click.argument("files", nargs=-1, required=True, type=click.Path(exists=True, dir_okay=False))
+@click.option("--presets", type=FOLDER, required=True, help="What scripts/fit-presets wrote.")
+@click.option("--preset", "names", multiple=True, default=("best", "balanced", "fast"))
+@click.option("--model", default=DEFAULT_MODEL, help="Name, folder or hub id.")
+@click.option("--peers", is_flag=True, help="Also BM25 and MiniLM.")
+@click.option("--embedding", type=FOLDER, multiple=True, help="Also this embedding model.")
+def main(
+    *,
+    files: tuple[str, ...],
+    presets: Path,
+    names: tuple[str, ...],
+    model: str,
+    peers: bool,
+    embedding: tuple[Path, ...],
+) -> None:
+    """Judge presets on each source by what was fitted without it."""
+    examples = read_examples(files)
+    linked = linked_sources(examples)
+    held_out, rest = hold_out(examples, HELD_OUT)
+    questions = choose_examples(held_out)
+    training = draw_per_source(rest, FITTED, seed=0)
+    loaded = LoadedModel.from_pretrained(model)
+    torch.set_num_threads(1)  # as at2-rag train reads, in threads of its own
+    ranked = Ranked(questions.chosen)
+    if peers or embedding:
+        rankers: dict[str, Ranker] = {BM25: BM25Ranker(), MINILM: MiniLMRanker(batch_size=16)}
+        rankers |= {folder.name: MiniLMRanker(str(folder), batch_size=16) for folder in embedding}
+        for name, ranker in rankers.items():
+            ranked.add(name, _scores(ranker, questions.chosen))
+    for name in names:
+        with StepProgress() as progress:
+            preset = Preset.load(presets, name)
+            samples = preset.read(loaded, questions, progress)
+            without = preset.fitted(loaded, training, progress)
+            predictions = predict_left_out_sources(
+                samples,
+                preset.weights.weight.shape,
+                without,
+                linked=linked,
+                progress=lambda done, total: progress("sources left out", done, total),
+            )
+        retrieved = sorted(
+            (row for row in predictions if row.sample.is_retrieved),
+            key=lambda row: row.sample.question,
+        )
+        click.echo(f"## {name}\n")
+        for table in figure_tables({"left-out sources": judge_sources(predictions)}, []):
+            Console(width=140).print(table)
+        ranked.add(OURS, [row.scores for row in retrieved])
+        click.echo(markdown_table("Ranking, nDCG@10", list(ranked.rows())))
+        if MINILM in ranked.scores:
+            ranked.add(OURS, _with_cosines(samples, retrieved, ranked.scores[MINILM], linked))
+            click.echo(markdown_table("With MiniLM's cosines as prior", list(ranked.rows())))
+        for limit in LIMITS:
+            rows = list(kept_rows(retrieved, questions.chosen, limit))
+            click.echo(markdown_table(f"Kept with max_missed={limit}", rows))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Preset:
+    """Weights that scripts/fit-presets wrote, and how they were fitted."""
+
+    folder: Path
+    weights: HeadWeights
+    ridge: float
+
+    @classmethod
+    def load(cls, presets: Path, name: str) -> Preset:
+        """Load a preset by its name."""
+        fitted = presets / "fitted" / name
+        record = json.loads((fitted / "training.json").read_text(encoding="utf-8"))
+        [ridge] = [row["ridge"] for row in record["candidates"] if row["chosen"]]
+        return cls(presets / "read", HeadWeights.load(fitted), ridge)
+
+    def read(
+        self, loaded: LoadedModel, questions: CalibrationExamples, progress: StepProgress
+    ) -> list[CalibrationSample]:
+        """Read what a calibration reads."""
+        folder = self.folder / "calibrated"
+        return SampleReader(loaded, self.weights, folder, progress=progress).read(questions)
+
+    def fitted(
+        self, loaded: LoadedModel, training: Sequence[Example], progress: StepProgress
+    ) -> FittedWithout:
+        """Read what head weights are fitted to."""
+        weights = self.weights
+        plan = TrainingPlan(
+            specs=(weights.spec,), depths=(weights.layers,), shortlist=weights.shortlist
+        )
+        folder = self.folder / "fitted"
+        depth = json.loads((folder / "collection.json").read_text(encoding="utf-8"))["depth"]
+        data = TrainingData(loaded, training, folder, plan, depth=depth)
+        samples = data.gather(progress=progress)
+        heads = weights.key_heads(data.model.key_heads)
+        return FittedWithout(samples, weights, self.ridge, heads, data.model.key_heads)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class FittedWithout:
+    """Fits head weights to the training questions of some sources."""
+
+    samples: Samples
+    weights: HeadWeights
+    ridge: float
+    heads: Sequence[tuple[int, int]]  # key heads that are read late
+    key_heads: int  # of a layer
+
+    def __call__(self, others: Sequence[CalibrationSample]) -> Score:
+        """Return what scores samples by weights for the sources of `others`."""
+        samples, weights = self.samples, self.weights
+        features = samples.features.matrix(weights.spec, weights.layers)
+        unread = np.ones((weights.layers, self.key_heads), dtype=bool)
+        for layer, head in self.heads:
+            unread[layer, head] = False
+        unread = unread.repeat(weights.heads // self.key_heads, axis=1)
+        features[:, : unread.size][:, unread.ravel()] = 0.0
+        design = weights.shortlist and Design.of(weights.shortlist, features)
+        terms = design.terms(features) if design else features
+        assert samples.labels is not None  # the signal is evidence
+        data = ListwiseData(terms, samples.labels, samples.counts)
+        chosen = np.isin(samples.sources, list({one.source for one in others}))
+        fit = fit_listwise(data.take(chosen), ridge=self.ridge)
+
+        def score(sample: CalibrationSample) -> Floats:
+            return fit.scores(design.terms(sample.features) if design else sample.features)
+
+        return score
+
+
+class Ranked:
+    """Questions with the scores that each system gives their chunks."""
+
+    def __init__(self, questions: Sequence[Example]) -> None:
+        self._questions = questions
+        self._clusters = item_clusters(questions)
+        self.scores: dict[str, Sequence[Floats]] = {}
+        self._quality: dict[str, Floats] = {}
+
+    def add(self, name: str, scores: Sequence[Floats]) -> None:
+        """Add a system's scores [S] of each question, in order."""
+        self.scores[name] = scores
+        labels = np.concatenate([question.labels for question in self._questions])
+        counts = np.array([len(question.labels) for question in self._questions])
+        self._quality[name] = ndcg_at_10(np.concatenate(scores), labels, counts)
+
+    def rows(self) -> Iterator[Row]:
+        """Yield the mean of each source, and last of all sources, ours less each other system's."""
+        systems = [OURS, *(name for name in self._quality if name != OURS)]
+        values = np.stack([self._quality[name] for name in systems], axis=1)
+        sources = np.array([question.source for question in self._questions])
+        clusters, rng = np.array(self._clusters), np.random.default_rng(0)
+        drawn = []
+        for source in np.unique(sources):
+            rows = sources == source
+            drawn.append(resample_means(values[rows], clusters[rows].tolist(), rng=rng))
+            means = dict(zip(systems, drawn[-1].means.tolist(), strict=True))
+            better = max((means[name] for name in systems[1:]), default=float("nan"))
+            yield {"source": source, **means, "less the best": means[OURS] - better}
+        macro = macro_sample(drawn)
+        yield {
+            "source": "macro",
+            **{name: _interval(macro.estimate(i)) for i, name in enumerate(systems)},
+            "less the best": "",
+        }
+        yield {
+            "source": "at2 less it",
+            OURS: "",
+            **{
+                name: _interval(macro.estimate(0, minus=i))
+                for i, name in enumerate(systems)
+                if name != OURS
+            },
+            "less the best": "",
+        }
+
+
+def kept_rows(
+    predictions: Sequence[Prediction], questions: Sequence[Example], limit: float
+) -> Iterator[Row]:
+    """Yield of each source how often all gold is kept, and how much, and last of all sources."""
+    by_source: dict[str, list[tuple[int, bool, float]]] = {}
+    for row in predictions:
+        question = questions[row.sample.question]
+        options = PruneOptions(max_missed=limit, keep_if_unsure=3)
+        kept = list(select(row.scores, options, probabilities=row.probabilities).kept)
+        words = np.array([max(1, len(chunk.rendered.split())) for chunk in question.chunks])
+        gold = np.flatnonzero(question.labels)
+        all_gold = set(gold.tolist()) <= set(kept)
+        share = float(words[kept].sum() / words.sum())
+        by_source.setdefault(question.source, []).append((len(gold), all_gold, share))
+    kept_of = {source: _kept(items) for source, items in sorted(by_source.items())}
+    for source, figures in kept_of.items():
+        yield {"source": source, **figures}
+    names = next(iter(kept_of.values()))
+    means = {name: float(np.nanmean([row[name] for row in kept_of.values()])) for name in names}
+    yield {"source": "macro", **means}
+
+
+def _kept(items: Sequence[tuple[int, bool, float]]) -> dict[str, float]:
+    def share(of: Sequence[bool]) -> float:
+        return float(np.mean(of)) if of else float("nan")
+
+    return {
+        "one gold": share([kept for count, kept, _ in items if count == 1]),
+        "two or three": share([kept for count, kept, _ in items if 2 <= count <= 3]),
+        "words": float(np.mean([words for _, _, words in items])),
+    }
+
+
+def _with_cosines(
+    samples: Sequence[CalibrationSample],
+    predictions: Sequence[Prediction],
+    cosines: Sequence[Floats],
+    linked: Mapping[str, int],
+) -> list[Floats]:
+    """Return scores with the prior weight that the other sources have learned."""
+    terms = [
+        prior_terms([Chunk("", retrieval_score=float(one)) for one in of_question], "cosine")
+        for of_question in cosines
+    ]
+    scored = []
+    for row, of_question in zip(predictions, terms, strict=True):
+        assert of_question is not None  # all are known
+        sample = CalibrationSample(
+            row.sample.source,
+            row.sample.fold,
+            row.sample.features,
+            row.sample.gold,
+            priors={"cosine": of_question},
+        )
+        scored.append(ScoredSample(sample, row.scores, 0.0))
+    weights = {}
+    for group in set(linked.values()):
+        others = [one for one in scored if linked[one.sample.source] != group]
+        weights[group] = fit_prior_weight(others, "cosine") or 0.0
+    return [
+        scores + weights[linked[sample.source]] * sample.priors["cosine"]
+        for sample, scores, _ in scored
+    ]
+
+
+def _scores(ranker: Ranker, questions: Sequence[Example]) -> list[Floats]:
+    ranker.prepare()
+    scored = (ranker.score(question.query, question.chunks) for question in questions)
+    return [np.array(one.scores, dtype=float) for one in scored]
+
+
+def _interval(estimate: Estimate) -> str:
+    return f"{estimate.mean:.3f} [{estimate.low:.3f}, {estimate.high:.3f}]"
+
+
+if __name__ == "__main__":
+    main()
