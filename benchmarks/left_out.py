@@ -10,6 +10,7 @@ passages with it. Key heads and shortlists are the presets', which all sources c
 from __future__ import annotations
 
 import json
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,7 @@ import numpy as np
 import torch
 from report import FOLDER, Row, markdown_table
 from rich.console import Console
+from sklearn.metrics import log_loss
 
 from at2_rag.arrays import Floats
 from at2_rag.data.bootstrap import Estimate, macro_sample, resample_means
@@ -35,16 +37,20 @@ from at2_rag.selection.select import select
 from at2_rag.text.chunks import Chunk
 from at2_rag.training.calibrating.examples import CalibrationExamples, choose_examples
 from at2_rag.training.calibrating.held_out import hold_out
+from at2_rag.training.calibrating.metrics import calibration_error
 from at2_rag.training.calibrating.probabilities import (
     CalibrationSample,
     ScoredSample,
+    fit_calibration,
     fit_prior_weight,
+    with_evidence_of,
 )
 from at2_rag.training.calibrating.samples import SampleReader
 from at2_rag.training.calibrating.study import (
     Prediction,
     Score,
     judge_sources,
+    predict,
     predict_left_out_sources,
 )
 from at2_rag.training.commands.calibration_tables import figure_tables
@@ -58,6 +64,8 @@ from at2_rag_evals.rankers.bm25 import BM25Ranker
 from at2_rag_evals.rankers.minilm import MiniLMRanker
 
 HELD_OUT, FITTED = 28, 100  # questions of a source, as in scripts/fit-presets
+ADAPTED_TO = (0, 7, 14, 20)  # questions of a source, of those that were held out
+DRAWS = 5  # of these
 LIMITS = (0.02, 0.03, 0.05, 0.07, 0.1, 0.15)  # of `max_missed`
 OURS, BM25, MINILM = "at2", "BM25", "MiniLM"
 
@@ -116,6 +124,8 @@ def main(
         if MINILM in ranked.scores:
             ranked.add(OURS, _with_cosines(samples, retrieved, ranked.scores[MINILM], linked))
             click.echo(markdown_table("With MiniLM's cosines as prior", list(ranked.rows())))
+        rows = list(adapted_rows(predictions))
+        click.echo(markdown_table("Calibration adapted to questions of the source", rows))
         for limit in LIMITS:
             rows = list(kept_rows(retrieved, questions.chosen, limit))
             click.echo(markdown_table(f"Kept with max_missed={limit}", rows))
@@ -237,6 +247,56 @@ class Ranked:
             },
             "less the best": "",
         }
+
+
+def adapted_rows(predictions: Sequence[Prediction]) -> Iterator[Row]:
+    """Yield how good probabilities are on a source after an adaptation to some of its questions.
+
+    Means over sources and `DRAWS` draws of the questions; judged on the last ones of each draw.
+    """
+    by_source: dict[str, list[Prediction]] = defaultdict(list)
+    for row in predictions:
+        by_source[row.sample.source].append(row)
+    for count in ADAPTED_TO:
+        figures = []
+        for rows in by_source.values():
+            questions = np.unique([row.sample.question for row in rows])
+            for draw in range(DRAWS):
+                drawn = np.random.default_rng(draw).permutation(questions)
+                known, judged = drawn[:count], drawn[max(ADAPTED_TO) :]
+                figures.append(
+                    _adapted(
+                        [row for row in rows if row.sample.question in known],
+                        [row for row in rows if row.sample.question in judged],
+                    )
+                )
+        yield {"questions": count, **dict(zip(_ADAPTED, np.mean(figures, axis=0), strict=True))}
+
+
+_ADAPTED = ("log loss of chunks", "expected is off by (times)", "log loss of calls", "ECE of calls")
+
+
+def _adapted(known: Sequence[Prediction], judged: Sequence[Prediction]) -> list[float]:
+    calibration = judged[0].calibration
+    if known:
+        scored = with_evidence_of(
+            calibration, [row.sample for row in known], [row.scores for row in known]
+        )
+        shape = calibration.evidence_weight.shape
+        calibration = fit_calibration(scored, shape, start=calibration)
+    rows = [predict(row.sample, row.scores, calibration) for row in judged]
+    retrieved = [row for row in rows if row.sample.is_retrieved]
+    losses = [log_loss(row.sample.gold, row.probabilities, labels=[0, 1]) for row in retrieved]
+    expected = sum(row.probabilities.sum() for row in retrieved)
+    gold = sum(int(row.sample.gold.sum()) for row in retrieved)
+    answered = np.array([row.sample.is_answered for row in rows])
+    answerable = np.array([row.answerable for row in rows])
+    return [
+        float(np.mean(losses)),
+        float(np.exp(abs(np.log(expected / gold)))),
+        float(log_loss(answered, answerable)),
+        calibration_error(answerable, answered),
+    ]
 
 
 def kept_rows(

@@ -79,6 +79,7 @@ class Prediction:
     scores: Floats  # [S]
     probabilities: Floats  # [S], that each chunk is relevant
     answerable: float  # probability that any chunk holds the answer
+    calibration: Calibration  # what made these of scores and features
 
 
 Score: TypeAlias = Callable[[CalibrationSample], Floats]
@@ -114,7 +115,7 @@ def predict_left_out_sources(
         score = score_without(others)
         calibration = fit_calibration(with_evidence(others, list(map(score, others))), shape)
         predictions += [
-            _predict(sample, score(sample), calibration)
+            predict(sample, score(sample), calibration)
             for sample in samples
             if numbers[sample.source] == group
         ]
@@ -149,14 +150,14 @@ def predict_own_questions(
     assert calibration is not None  # else there is nothing to adapt
     scores = [weights.score(sample.features) for sample in samples]
     scored = with_evidence_of(calibration, samples, scores)
-    before = [_predict(sample, values, calibration) for sample, values, _ in scored]
+    before = [predict(sample, values, calibration) for sample, values, _ in scored]
     adapted = {
         fold: fit_calibration(
             [row for row in scored if row.sample.fold != fold], shape, start=calibration
         )
         for fold in {sample.fold for sample in samples}
     }
-    after = [_predict(sample, values, adapted[sample.fold]) for sample, values, _ in scored]
+    after = [predict(sample, values, adapted[sample.fold]) for sample, values, _ in scored]
     return before, after
 
 
@@ -193,13 +194,15 @@ def score_by_refit(shortlist: Shortlist | None = None) -> ScoreWithout:
     return without
 
 
-def _predict(sample: CalibrationSample, scores: Floats, calibration: Calibration) -> Prediction:
+def predict(sample: CalibrationSample, scores: Floats, calibration: Calibration) -> Prediction:
+    """Return what a calibration makes of a sample with the scores [S]."""
     evidence = calibration.evidence(sample.features)
     return Prediction(
         sample,
         scores,
         calibration.probabilities(scores, evidence),
         calibration.answerable(scores, evidence),
+        calibration,
     )
 
 
