@@ -95,9 +95,9 @@ def read_examples(
 ) -> list[Example]:
     """Read the examples of one or more files, in order.
 
-    With `labelled` every chunk must have `is_gold`; an example with a chunk of which it is null is
-    left out, and a warning logged. Otherwise an example counts as having no gold chunk unless all
-    of its chunks have a label. With `chunkless` an example may have no chunks.
+    With `labelled` every chunk must have `is_gold`, and examples with one of which it is null are
+    left out, which a warning counts. Otherwise a chunk without it isn't gold, nor is any chunk of
+    an example with one of which it is null. With `chunkless` an example may have no chunks.
     """
     if isinstance(paths, (str, os.PathLike)):
         paths = [paths]
@@ -275,7 +275,7 @@ def _parse_line(line: bytes, *, source: str, labelled: bool) -> Record:
             )
         chunks.append(as_chunk(value, index))
         try:
-            default = _REQUIRED if labelled else None
+            default = _REQUIRED if labelled else False
             labels.append(_value(value, "is_gold", bool | None, "true or false", default))
             scores.append(_score(value))
             sentences.append(_strings(value, "gold_sents"))

@@ -170,10 +170,9 @@ def draw_samples(
                 added.append(chunk)
         every = (*labels, *[False] * len(added))
         if any(every) and not all(every) if labelled else len(every) >= 2:
-            scores = (
-                tuple(example.teacher_scores[i] for i in kept) if example.teacher_scores else ()
-            )
-            samples.append(Sample(index, (*chunks, *added), every, len(chunks), scores))
+            scores = [example.teacher_scores[i] for i in kept] if example.teacher_scores else []
+            sample = Sample(index, (*chunks, *added), every, len(chunks), tuple(scores))
+            samples.append(sample)
     return samples
 
 

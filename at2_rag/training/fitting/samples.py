@@ -1,4 +1,4 @@
-"""Samples that head weights are fitted to: features, labels, and what ablations or a teacher say."""
+"""Samples that head weights are fitted to: features, labels, what ablations or a teacher say."""
 
 from __future__ import annotations
 

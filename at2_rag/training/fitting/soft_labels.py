@@ -33,21 +33,17 @@ def soft_labels(
         NaN where the teacher gave no score, and in lists of which it tells no two chunks apart.
     """
     shares = np.full(len(scores), np.nan)
-    starts = np.cumsum(counts) - counts
+    rows_of = np.split(np.arange(len(scores)), np.cumsum(counts)[:-1])
     for source in np.unique(sources):
-        lists = [
-            start + known
-            for start, count in zip(starts[sources == source], counts[sources == source])
-            if len(set(scores[start + (known := _known(scores[start : start + count]))])) > 1
-        ]
+        lists = []
+        for index in np.flatnonzero(sources == source):
+            rows = rows_of[index][~np.isnan(scores[rows_of[index]])]
+            if len(np.unique(scores[rows])) > 1:
+                lists.append(rows)
         if lists:
             rows = np.concatenate(lists)
             shares[rows] = _Lists(scores[rows], np.array([len(part) for part in lists])).shares()
     return shares
-
-
-def _known(scores: Floats) -> npt.NDArray[np.int64]:
-    return np.flatnonzero(~np.isnan(scores))
 
 
 class _Lists:

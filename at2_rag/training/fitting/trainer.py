@@ -49,7 +49,8 @@ def train(
     First every feature set is cross-validated at the largest depth, with every objective and every
     ridge; then the best of them at each of the other depths. The best of all is fitted on
     everything. Folds keep examples together that share a gold passage, or without labels their most
-    important passage, or the teacher's best; or they are the sources. Deterministic for the same data and torch threads.
+    important passage, or the teacher's best; or they are the sources. Deterministic for the same
+    data and torch threads.
     """
     data.check()
     plan = data.plan

@@ -71,13 +71,11 @@ class EmbeddingTeacher:
             progress=lambda done: progress(len(questions) + done, total),
         )
         self._warn_of_cut(texts)
-        return [
-            [
-                float(of_text[chunk.rendered] @ of_question[example.query])
-                for chunk in example.chunks
-            ]
-            for example in examples
-        ]
+        cosines = []
+        for example in examples:
+            question = of_question[example.query]
+            cosines.append([float(of_text[chunk.rendered] @ question) for chunk in example.chunks])
+        return cosines
 
     def _embed(
         self, encode: Callable[..., Any], texts: Sequence[str], *, progress: Callable[[int], None]
