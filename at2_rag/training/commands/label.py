@@ -44,11 +44,15 @@ def run_labelling(request: LabelRequest) -> None:
     records = [*chain.from_iterable(read_records(request.files, labelled=False))]
     output = Path(request.output)
     check_writable(output.parent)
+    output.parent.mkdir(parents=True, exist_ok=True)
+    changes: Sequence[Sequence[float | bool | None]]
     with StepProgress() as progress:
-        if request.llm is not None:
-            key, changes, summary = "is_gold", *_ask(request, records, progress)
+        if request.llm is None:
+            key = "teacher_score"
+            changes, summary = _score(request, records, progress)
         else:
-            key, changes, summary = "teacher_score", *_score(request, records, progress)
+            key = "is_gold"
+            changes, summary = _ask(request, request.llm, records, progress)
     items = [_changed(*pair, key=key) for pair in zip(records, changes, strict=True)]
     data = "".join(json.dumps(item) + "\n" for item in items).encode()
     try:
@@ -74,7 +78,8 @@ def _score(
         from at2_rag.training.labelling.embedding import EmbeddingTeacher
 
         progress("loading the embedding", 0, 1)
-        teacher = EmbeddingTeacher(request.embedding and Path(request.embedding))
+        folder = None if request.embedding is None else Path(request.embedding)
+        teacher = EmbeddingTeacher(folder)
         progress("loading the embedding", 1, 1)
         scores = teacher.scores(examples, progress=partial(progress, "embedding"))
     every = [score for of_example in scores for score in of_example]
@@ -83,15 +88,14 @@ def _score(
 
 
 def _ask(
-    request: LabelRequest, records: Sequence[Record], progress: StepProgress
+    request: LabelRequest, llm: str, records: Sequence[Record], progress: StepProgress
 ) -> tuple[Sequence[Sequence[bool | None]], str]:
     """Return each chunk's label, those that are known already among them, and a summary."""
     from at2_rag.training.labelling.chat_model import ChatModel
     from at2_rag.training.labelling.verdicts import ReplyLog, ask, prompt_about
 
-    assert request.llm is not None  # the caller saw to that
     model = ChatModel(
-        request.llm,
+        llm,
         api_key=_key(request),
         base_url=request.base_url,
         reply_tokens=request.reply_tokens,
@@ -99,11 +103,11 @@ def _ask(
         attempts=request.attempts,
         parallel=request.parallel,
     )
-    known = [[chunk.get("is_gold") for chunk in record.item["chunks"]] for record in records]
+    labels = [[chunk.get("is_gold") for chunk in record.item["chunks"]] for record in records]
     unknown = [
         (number, index)
-        for number, labels in enumerate(known)
-        for index, label in enumerate(labels)
+        for number, of_example in enumerate(labels)
+        for index, label in enumerate(of_example)
         if label is None
     ]
     examples = [record.example for record in records]
@@ -111,15 +115,16 @@ def _ask(
     log = ReplyLog(Path(f"{request.output}{REPLIES_ENDING}"), model)
     asked = ask(model, prompts, log, progress=partial(progress, "asking"))
     for (number, index), verdict in zip(unknown, asked.verdicts, strict=True):
-        known[number][index] = verdict
-    every = [label for labels in known for label in labels]
+        labels[number][index] = verdict
+    every = [label for of_example in labels for label in of_example]
     summary = (
-        f"{every.count(True):,} chunks gold, {every.count(False):,} not gold, "
-        f"{every.count(None):,} without a label ({asked.unclear:,} replies neither yes nor no"
+        f"chunks: {every.count(True):,} gold, {every.count(False):,} not gold, "
+        f"{every.count(None):,} without a label ({asked.unclear:,} of them with a reply that is "
+        "neither yes nor no)"
     )
     if asked.failures:
-        summary += f", {len(asked.failures):,} prompts without a reply: {asked.failures[0]:.200}"
-    return known, f"{summary})"
+        summary += f"; {len(asked.failures):,} prompts without a reply: {asked.failures[0]:.200}"
+    return labels, summary
 
 
 def _key(request: LabelRequest) -> str | None:

@@ -39,10 +39,8 @@ class Asked:
 
 def prompt_about(query: str, chunk: Chunk) -> str:
     """Return the prompt about a chunk. Its text is within quotes that it can't close."""
-    values = {"question": query, "title": chunk.title, "passage": chunk.text}
-    if not (chunk.title or "").strip():
-        del values["title"]
-    readable = {name: replace_surrogates(value or "") for name, value in values.items()}
+    values = {"question": query, "title": chunk.title or "", "passage": chunk.text}
+    readable = {name: replace_surrogates(value) for name, value in values.items() if value.strip()}
     return _PROMPT.format(data=json.dumps(readable, ensure_ascii=False))
 
 
@@ -61,11 +59,11 @@ class ReplyLog:
     def __init__(self, path: Path, model: ChatModel) -> None:
         self._path, self._identity = path, [model.base_url, model.name]
         self._replies: dict[str, str] = {}
-        self._begun = b"\n"  # the end of the file
+        self._separator = b""  # before the next line: a break, if the last one has none
         try:
             if path.exists():
                 for line in data_lines(path, packed=False):
-                    self._begun = line
+                    self._separator = b"" if line.endswith(b"\n") else b"\n"
                     self._remember(line)
         except OSError as error:
             raise StorageError(
@@ -80,16 +78,15 @@ class ReplyLog:
         """Add a reply."""
         key = self._key(prompt)
         line = json.dumps({"model": self._identity[1], "prompt": key, "reply": reply}).encode()
-        before = b"" if self._begun.endswith(b"\n") else b"\n"
         try:
             with self._path.open("ab") as file:
-                file.write(before + line + b"\n")
+                file.write(self._separator + line + b"\n")
         except OSError as error:
             raise StorageError(
                 f"{self._path} can't be written ({error.strerror or error}); make room and run the "
                 "command again: the replies before are kept"
             ) from error
-        self._begun = b"\n"
+        self._separator = b""
         self._replies[key] = reply
 
     def _remember(self, line: bytes) -> None:

@@ -69,7 +69,7 @@ def test_cosines_of_an_embedding(tmp_path: Path, embedding_folder: Path) -> None
     sentence_transformers = pytest.importorskip("sentence_transformers")
     path = write(tmp_path / "set.jsonl", items())
     done = label("--output", tmp_path / "out.jsonl", "--embedding", embedding_folder, path)
-    assert "2 of 3 different chunks have more than 8 tokens" not in done.stderr
+    assert "1 of 3 different chunks have more than 8 tokens" in done.stderr
     assert "2 examples, 6 of 6 chunks with a score" in done.stderr
     examples = labelled(tmp_path / "out.jsonl.gz", "--embedding", embedding_folder, path)
     model = sentence_transformers.SentenceTransformer(str(embedding_folder), device="cpu")
@@ -113,8 +113,8 @@ def test_labels_of_an_llm(tmp_path: Path) -> None:
         done = label("--output", output, *options)
         assert done.exit_code == 0, done.stderr
         said = " ".join(done.stderr.split())
-        assert "2 examples, 1 chunks gold, 2 not gold, 3 without a label" in said
-        assert "(2 replies neither yes nor no, 1 prompts without a reply: the server" in said
+        assert "2 examples, chunks: 1 gold, 2 not gold, 3 without a label (2 of them" in said
+        assert "neither yes nor no); 1 prompts without a reply: the server refused" in said
         before = len(server.requests)
         examples = labelled(output, *options)
         assert values(examples, "is_gold") == [[True, False, None]] * 2
