@@ -39,8 +39,9 @@ class Asked:
 
 def prompt_about(query: str, chunk: Chunk) -> str:
     """Return the prompt about a chunk. Its text is within quotes that it can't close."""
-    values = {"question": query, "title": chunk.title or "", "passage": chunk.text}
-    readable = {name: replace_surrogates(value) for name, value in values.items() if value.strip()}
+    title = {"title": chunk.title} if chunk.title and chunk.title.strip() else {}
+    values = {"question": query, **title, "passage": chunk.text}
+    readable = {name: replace_surrogates(value) for name, value in values.items()}
     return _PROMPT.format(data=json.dumps(readable, ensure_ascii=False))
 
 
