@@ -15,6 +15,7 @@ COMMANDS = [
     "models --help",
     "index --help",
     "train --help",
+    "label --help",
     "eval --help",
     "eval qa --help",
     "eval qa --all",

@@ -27,7 +27,7 @@ PACKAGES = {
 HAYSTACK = "haystack_integrations/components/rankers/at2_rag"
 EXTRAS = {
     *("agents", "haystack", "langchain", "llama-index", "mcp"),
-    *("evals", "train", "docs", "peers", "all", "dev"),
+    *("evals", "label", "train", "docs", "peers", "all", "dev"),
 }
 
 

@@ -64,11 +64,12 @@ def _importing(what: str) -> Iterator[None]:
 @_output
 @_learned(
     "--signal",
-    type=click.Choice(["evidence", "ablation", "both"]),
+    type=click.Choice(["evidence", "ablation", "both", "teacher"]),
     default="evidence",
     help="What to learn from: evidence labels (`is_gold`), what leaving chunks out does to the "
     "likelihood of the question and of the model's answer (needs no labels; independent "
-    "reading), or both.",
+    "reading), both of these, or the scores of a teacher (`teacher_score`, see `at2-rag label`), "
+    "besides labels where there are any.",
 )
 @_learned(
     "--target",
@@ -102,9 +103,10 @@ def _importing(what: str) -> Iterator[None]:
     "--objective",
     "objectives",
     multiple=True,
-    type=click.Choice(["contributions", "drops", "pearson", "evidence", "mixed"]),
+    type=click.Choice(["contributions", "drops", "pearson", "evidence", "mixed", "teacher"]),
     help="What weights are fitted to; repeat to cross-validate several. [default: ablation: "
-    "contributions, drops and pearson; both: mixed, evidence and contributions]",
+    "contributions, drops and pearson; both: mixed, evidence and contributions; teacher: mixed, "
+    "evidence and teacher, without labels teacher]",
 )
 @_learned(
     "--key-heads",
@@ -168,10 +170,10 @@ def train_command(context: click.Context, /, **options: Any) -> None:
         from at2_rag.training.commands.train import TrainRequest, run_training
     for name in _ABLATION_OPTIONS:  # from elsewhere they may be meant for other runs
         passed = context.get_parameter_source(name) is ParameterSource.COMMANDLINE
-        if passed and options["signal"] == "evidence":
+        if passed and options["signal"] in ("evidence", "teacher"):
             raise CommandError(
-                f"--{name.replace('_', '-')} {options[name]} with --signal evidence, which ablates "
-                "nothing; leave it out, or pass --signal ablation or both"
+                f"--{name.replace('_', '-')} {options[name]} with --signal {options['signal']}, "
+                "which ablates nothing; leave it out, or pass --signal ablation or both"
             )
     run_training(TrainRequest(**options), command=command_without_folders(context))
 

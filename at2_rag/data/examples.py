@@ -6,15 +6,19 @@ A file is JSON Lines (`.jsonl`, or gzipped `.jsonl.gz`), one example a line:
      "chunks": [{"title": "Emma", "text": "Emma is a novel by ...", "is_gold": true}, ...]}
 
 `answers` and `source` may be missing (no answers; the file's name without its ending), and so may
-`is_gold` where labels aren't needed. A chunk may have `gold_sents`, a list of its sentences that
-are evidence. `long_form` and `unanswerable`, true or false, say what kind of answer a question has;
-they may be in `meta` too. All other keys are ignored. Lone surrogates (halves of characters) are
-kept in texts, but not allowed in `id` and `source`.
+`is_gold` where labels aren't needed. An `is_gold` of null says that whoever labelled the chunk
+couldn't tell. A chunk may have `gold_sents`, a list of its sentences that are evidence, and
+`teacher_score`, a number by which some ranker ranks it, on any scale. `long_form` and
+`unanswerable`, true or false, say what kind of answer a question has; they may be in `meta` too.
+All other keys are ignored. Lone surrogates (halves of characters) are kept in texts, but not
+allowed in `id` and `source`.
 """
 
 from __future__ import annotations
 
 import json
+import logging
+import math
 import os
 import zlib
 from collections.abc import Hashable, Iterable, Mapping, Sequence
@@ -32,6 +36,8 @@ _MOST_LINE_BYTES = 2**26
 _MOST_NAMED = 5  # bad lines that an error describes; it counts all of them
 _REQUIRED = object()  # in place of a default: the key must be there
 
+_logger = logging.getLogger(__name__)
+
 
 @dataclass(frozen=True, slots=True)
 class Example:
@@ -46,6 +52,8 @@ class Example:
     gold_sentences: tuple[tuple[str, ...], ...] = ()  # for each chunk, if the file names any
     long_form: bool = False  # answers are written in free words rather than quoted from a text
     unanswerable: bool = False  # no chunk answers the question
+    # For each chunk, if any has one: a ranker's score, larger is better; None where it gave none.
+    teacher_scores: tuple[float | None, ...] = ()
 
     @property
     def gold(self) -> tuple[Chunk, ...]:
@@ -71,6 +79,14 @@ class Example:
         return next(filter(None, texts), "")
 
 
+@dataclass(frozen=True, slots=True)
+class Record:
+    """An example, and the JSON object that it was read from."""
+
+    example: Example
+    item: Mapping[str, Any]
+
+
 def read_examples(
     paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]],
     *,
@@ -79,8 +95,9 @@ def read_examples(
 ) -> list[Example]:
     """Read the examples of one or more files, in order.
 
-    With `labelled` every chunk must have `is_gold`, otherwise a chunk without it isn't gold. With
-    `chunkless` an example may have no chunks.
+    With `labelled` every chunk must have `is_gold`, and examples with one of which it is null are
+    left out, which a warning counts. Otherwise a chunk without it isn't gold, nor is any chunk of
+    an example with one of which it is null. With `chunkless` an example may have no chunks.
     """
     if isinstance(paths, (str, os.PathLike)):
         paths = [paths]
@@ -97,12 +114,22 @@ def read_files(
         DataError: If a file can't be read or holds no example, or else if a line isn't one; the
             message counts the bad lines of all files and describes the first few.
     """
+    files = read_records(paths, labelled=labelled, chunkless=chunkless)
+    return [[record.example for record in records] for records in files]
+
+
+def read_records(
+    paths: Iterable[str | os.PathLike[str]], *, labelled: bool, chunkless: bool = False
+) -> list[list[Record]]:
+    """Read each file as `read_files` does, but keep all keys of its lines."""
     files, bad_lines = [], {}
     for path in map(Path, paths):
-        examples, reasons = _read_file(path, labelled=labelled, chunkless=chunkless)
-        files.append(examples)
+        records, reasons = _read_file(path, labelled=labelled, chunkless=chunkless)
         if reasons:
-            bad_lines[path] = (len(reasons) + len(examples), reasons)
+            bad_lines[path] = (len(reasons) + len(records), reasons)
+        elif labelled:
+            records = _fully_labelled(records, path)
+        files.append(records)
     if bad_lines:
         raise DataError(_bad_lines_message(bad_lines))
     return files
@@ -168,11 +195,34 @@ def linked_groups(keys: Sequence[Iterable[Hashable]]) -> list[int]:
     return [numbers.setdefault(label, len(numbers)) for label in labels]
 
 
-def _read_file(path: Path, *, labelled: bool, chunkless: bool) -> tuple[list[Example], list[str]]:
+def _fully_labelled(records: Sequence[Record], path: Path) -> list[Record]:
+    """Return the records without those with a chunk whose label isn't known."""
+    known = [
+        record
+        for record in records
+        if all(chunk["is_gold"] is not None for chunk in record.item["chunks"])
+    ]
+    if not known:
+        raise DataError(
+            f"{path}: each of its {len(records)} examples has a chunk without a label ('is_gold' "
+            "is null); label these chunks, or remove them"
+        )
+    if unknown := len(records) - len(known):
+        _logger.warning(
+            "%s: %d of %d examples are left out, since they have a chunk without a label "
+            "('is_gold' is null)",
+            path,
+            unknown,
+            len(records),
+        )
+    return known
+
+
+def _read_file(path: Path, *, labelled: bool, chunkless: bool) -> tuple[list[Record], list[str]]:
     """Return a file's examples, and what is wrong with each of its other lines."""
     source = replace_surrogates(path.name).removesuffix(".gz").removesuffix(".jsonl")
     number = 0
-    examples: list[Example] = []
+    records: list[Record] = []
     reasons: list[str] = []
     try:
         packed = path.suffix == ".gz"
@@ -181,18 +231,18 @@ def _read_file(path: Path, *, labelled: bool, chunkless: bool) -> tuple[list[Exa
             if not line.strip():
                 continue
             try:
-                example = _parse_line(line, source=source, labelled=labelled)
-                if not (example.chunks or chunkless):
+                record = _parse_line(line, source=source, labelled=labelled)
+                if not (record.example.chunks or chunkless):
                     raise DataError("'chunks' is empty; an example needs at least one chunk")
-                examples.append(example)
+                records.append(record)
             except (DataError, ChunkTypeError) as error:
                 reasons.append(f"line {number}: {error}")
     except (OSError, EOFError, zlib.error) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise DataError(f"{path}: can't be read after line {number}: {reason}") from error
-    if not (examples or reasons):
+    if not (records or reasons):
         raise DataError(f"{path}: holds no example; expected one JSON object a line")
-    return examples, reasons
+    return records, reasons
 
 
 def _bad_lines_message(bad_lines: Mapping[Path, tuple[int, list[str]]]) -> str:
@@ -213,7 +263,7 @@ def _bad_lines_message(bad_lines: Mapping[Path, tuple[int, list[str]]]) -> str:
     return f"{'; '.join(parts)}; fix or remove them"
 
 
-def _parse_line(line: bytes, *, source: str, labelled: bool) -> Example:
+def _parse_line(line: bytes, *, source: str, labelled: bool) -> Record:
     try:
         item = json.loads(line.decode("utf-8-sig"))
     except UnicodeDecodeError as error:
@@ -225,7 +275,10 @@ def _parse_line(line: bytes, *, source: str, labelled: bool) -> Example:
     query = _value(item, "question", str, "a string")
     if not query.strip():
         raise DataError("'question' is blank")
-    chunks, labels, sentences = [], [], []
+    chunks: list[Chunk] = []
+    labels: list[bool | None] = []
+    scores: list[float | None] = []
+    sentences: list[tuple[str, ...]] = []
     for index, value in enumerate(_value(item, "chunks", list, "a list")):
         if not isinstance(value, dict):
             raise DataError(
@@ -235,25 +288,29 @@ def _parse_line(line: bytes, *, source: str, labelled: bool) -> Example:
         chunks.append(as_chunk(value, index))
         try:
             default = _REQUIRED if labelled else False
-            labels.append(_value(value, "is_gold", bool, "true or false", default))
+            labels.append(_value(value, "is_gold", bool | None, "true or false", default))
+            scores.append(_score(value))
             sentences.append(_strings(value, "gold_sents"))
         except DataError as error:
             raise DataError(f"chunk {index}: {error}") from error
-    return Example(
+    known = None not in labels
+    example = Example(
         id=_name(item, "id"),
         source=_name(item, "source") if item.get("source") is not None else source,
         query=query,
         chunks=tuple(chunks),
-        labels=tuple(labels),
+        labels=tuple(known and bool(label) for label in labels),
         answers=_strings(item, "answers"),
         gold_sentences=tuple(sentences) if any(sentences) else (),
         long_form=_flag(item, "long_form"),
         unanswerable=_flag(item, "unanswerable"),
+        teacher_scores=() if set(scores) <= {None} else tuple(scores),
     )
+    return Record(example, item)
 
 
 def _value(
-    item: dict[str, Any], key: str, kind: type, expected: str, default: Any = _REQUIRED
+    item: dict[str, Any], key: str, kind: Any, expected: str, default: Any = _REQUIRED
 ) -> Any:
     """Return a value of a JSON object, or the default if the key is missing."""
     value = item.get(key, default)
@@ -263,6 +320,23 @@ def _value(
     if not isinstance(value, kind):
         raise DataError(f"'{key}' is {brief(value)}; expected {expected}")
     return value
+
+
+def _score(chunk: dict[str, Any]) -> float | None:
+    """Return the teacher's score of a chunk, if it has one."""
+    score = chunk.get("teacher_score")
+    if score is None:
+        return None
+    try:
+        number = float(score) if type(score) in (int, float) else math.nan
+    except OverflowError:  # of a whole number
+        number = math.inf
+    if not math.isfinite(number):
+        raise DataError(
+            f"'teacher_score' is {brief(score)}; expected a finite number, larger for a better "
+            "chunk, or null for none"
+        )
+    return number
 
 
 def _strings(item: dict[str, Any], key: str) -> tuple[str, ...]:

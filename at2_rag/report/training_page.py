@@ -37,6 +37,7 @@ def training_page(record: Mapping[str, Any]) -> str:
         chosen=next(row for row in candidates if row["chosen"]),
         sources=list(candidates[0]["by_source"]),
         with_objective=record["settings"]["signal"] != "evidence",
+        with_faithfulness=_is_ablated(record),
         maps=_maps(record["head_importance"]),
     )
 
@@ -45,8 +46,9 @@ def training_verdict(record: Mapping[str, Any]) -> Verdict:
     """Return what a run's record says about its weights, on questions that weren't trained on."""
     settings, dev = record["settings"], record["dev"]
     chosen = next(row for row in record["candidates"] if row["chosen"])
-    figures = [(f"{chosen['ndcg_at_10']:.3f}", "nDCG@10 out of fold")]
-    if settings["signal"] != "evidence" and chosen["faithfulness"] is not None:
+    over = " of the teacher's best chunk" if record["judged_by"] == "teacher" else ""
+    figures = [(f"{chosen['ndcg_at_10']:.3f}", f"nDCG@10{over} out of fold")]
+    if _is_ablated(record) and chosen["faithfulness"] is not None:
         figures.append((f"{chosen['faithfulness']:.3f}", "faithfulness out of fold"))
     question = f"Do these head weights for {settings['model']} rank well?"
     if settings["target"] == "answer":
@@ -72,6 +74,10 @@ def training_verdict(record: Mapping[str, Any]) -> Verdict:
             *figures,
         ]
     return Verdict(question, answer, (*reasons, _UNCALIBRATED), rule, figures=tuple(figures))
+
+
+def _is_ablated(record: Mapping[str, Any]) -> bool:
+    return record["settings"]["signal"] in ("ablation", "both")
 
 
 def _on_dev(dev: Mapping[str, Any]) -> tuple[str, list[str]]:
@@ -109,7 +115,7 @@ def _facts(record: Mapping[str, Any]) -> list[tuple[str, str]]:
     seconds = [f"{name} {value:,.1f}" for name, value in run["seconds"].items()]
     versions = [f"{name} {value}" for name, value in record["versions"].items()]
     ablations = []
-    if settings["signal"] != "evidence":
+    if _is_ablated(record):
         masks = f"{settings['masks']} random masks, over {settings['reading']} chunk states"
         generated = settings["answers"] == "generated"
         limit = f", of at most {settings['answer_tokens']} tokens" if generated else ""

@@ -77,7 +77,9 @@ def test_help_lists_every_command() -> None:
     ran = run("-h")
     assert ran.exit_code == 0
     names = {line.split()[0] for line in ran.output.split("Commands:\n")[1].splitlines()}
-    assert names == {"cache", "calibrate", "eval", "index", "mcp", "models", "prune", "train"}
+    assert names == {
+        *("cache", "calibrate", "eval", "index", "label", "mcp", "models", "prune", "train"),
+    }
 
 
 def test_every_option_of_a_pruning_is_one_of_the_command() -> None:

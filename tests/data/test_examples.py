@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import gzip
 import json
+import math
 import os
 import re
 from pathlib import Path
@@ -13,7 +14,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from at2_rag.data.examples import Example, gold_groups, linked_groups, read_examples, read_files
+from at2_rag.data.examples import (
+    Example,
+    gold_groups,
+    linked_groups,
+    read_examples,
+    read_files,
+    read_records,
+)
 from at2_rag.errors import DataError
 from at2_rag.text.chunks import Chunk
 from at2_rag.training.commands.record import file_records
@@ -111,6 +119,14 @@ def test_source_defaults_to_the_name_of_the_file(tmp_path: Path) -> None:
             "chunk 1: 'gold_sents' is 'b'; expected a list of strings",
         ),
         ({**ITEM, "chunks": [{"text": "b"}]}, "chunk 0: the key 'is_gold' is missing"),
+        (
+            with_chunk(text="b", teacher_score="0.5"),
+            "chunk 1: 'teacher_score' is '0.5'; expected a finite number",
+        ),
+        (with_chunk(text="b", teacher_score=True), "'teacher_score' is True; expected a finite"),
+        (with_chunk(text="b", teacher_score=math.nan), "'teacher_score' is nan; expected"),
+        (with_chunk(text="b", teacher_score=-math.inf), "'teacher_score' is -inf; expected"),
+        (with_chunk(text="b", teacher_score=10**400), "'teacher_score' is 1000"),
     ],
 )
 def test_a_malformed_line_is_named(tmp_path: Path, line: object, message: str) -> None:
@@ -119,6 +135,31 @@ def test_a_malformed_line_is_named(tmp_path: Path, line: object, message: str) -
         read_examples([path])
     assert str(caught.value).startswith(f"{path}, line 3: ")
     assert message in str(caught.value)
+
+
+def test_scores_of_a_teacher_are_read_and_none_is_none(tmp_path: Path) -> None:
+    lines = [with_chunk(text="b", teacher_score=score) for score in (-3, 0.25, None)]
+    examples = read_examples(write(tmp_path / "a.jsonl", *lines, ITEM))
+    assert [example.teacher_scores for example in examples] == [(None, -3), (None, 0.25), (), ()]
+    assert all(isinstance(score, float) for score in examples[0].teacher_scores[1:])
+
+
+def test_examples_with_an_unknown_label_are_left_out_or_have_no_gold_chunk(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    unknown = with_chunk(text="b", is_gold=None)
+    path = write(tmp_path / "a.jsonl", ITEM, unknown, ITEM)
+    assert read_examples(path) == [EXPECTED, EXPECTED]
+    assert "1 of 3 examples are left out, since they have a chunk without a label" in caplog.text
+    labels = [example.labels for example in read_examples(path, labelled=False)]
+    assert labels == [(True, False), (False, False), (True, False)]
+    with pytest.raises(DataError, match=r"b\.jsonl: each of its 2 examples has a chunk without"):
+        read_examples(write(tmp_path / "b.jsonl", unknown, unknown))
+
+
+def test_records_keep_all_keys(tmp_path: Path) -> None:
+    [[record]] = read_records([write(tmp_path / "a.jsonl", ITEM)], labelled=True)
+    assert record.example == EXPECTED and record.item == ITEM
 
 
 def test_bad_lines_are_counted_and_the_first_ones_named(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ The tiny model stands in for the default one. Commands run as printed, but for t
 from __future__ import annotations
 
 import importlib
+import json
 from collections.abc import Iterator
 from dataclasses import replace
 from itertools import pairwise
@@ -109,6 +110,9 @@ def reader_folder(
             (tmp_path / name).mkdir(exist_ok=True)
             write_examples(tmp_path / name / f"{source}.jsonl.gz", examples[start::3])
     write_examples(tmp_path / "questions.jsonl", equal_examples("my-questions"))
+    write_examples(tmp_path / "unlabelled.jsonl", equal_examples("unlabelled"), labelled=False)
+    scores = [{"id": str(n), "index": i, "score": n % (i + 2)} for n in range(10) for i in range(6)]
+    (tmp_path / "scores.jsonl").write_text("\n".join(map(json.dumps, scores)))
     (tmp_path / "real").mkdir()
     about = [
         replace(example, query=f"What was said about page {example.id}?")
@@ -125,7 +129,7 @@ def reader_folder(
 @pytest.mark.usefixtures("reader_folder")
 @pytest.mark.filterwarnings("ignore:Polyfit")  # all calls have the same number of chunks
 def test_long_commands_run(page: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    with served() as server:
+    with served(reply=lambda prompt: "yes" if "Austen" in prompt else "no") as server:
         for program, *arguments in long_commands(page):
             command = main
             if program == "python":

@@ -23,7 +23,8 @@ def training_record(**changes: Any) -> dict[str, Any]:
 
 def ablation_record() -> dict[str, Any]:
     """Return a record of training on ablations; one design has no faithfulness."""
-    record = training_record(reading="joint", judged_over="chunks that add at least 1.0 nats")
+    over = "chunks that add at least 1.0 nats"
+    record = training_record(reading="joint", judged_by="ablation", judged_over=over)
     record["settings"] |= {"signal": "ablation", "target": "answer"}
     for row, faithful in zip(record["candidates"], (None, 0.432), strict=True):
         row |= {"objective": "drops", "faithfulness": faithful}
@@ -81,6 +82,20 @@ def test_ablations_have_objective_and_faithfulness() -> None:
         "generated, of at most 24",
     ):
         assert part in text
+
+
+def test_what_a_teacher_ranks_first_is_not_called_gold() -> None:
+    over = "the chunks that the teacher ranks first"
+    record = training_record(judged_by="teacher", judged_over=over, dev=None)
+    record["settings"] |= {"signal": "teacher"}
+    for row in record["candidates"]:
+        row |= {"objective": "teacher", "faithfulness": None}
+    text = text_of(record)
+    assert f"{over} count as relevant." in text
+    assert "Features nDCG@10 Objective Layers Ridge novels seas" in text
+    assert not re.search("faithfulness|ablations|gold chunks", text, re.I)
+    verdict = training_verdict(record)
+    assert verdict.figures == (("0.812", "nDCG@10 of the teacher's best chunk out of fold"),)
 
 
 @pytest.mark.parametrize(

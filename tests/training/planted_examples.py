@@ -6,6 +6,8 @@ import gzip
 import json
 import random
 from collections.abc import Sequence
+from dataclasses import replace
+from itertools import zip_longest
 from pathlib import Path
 
 from at2_rag.data.examples import Example
@@ -49,6 +51,14 @@ def planted_examples(
     return made
 
 
+def taught_examples(sources: Sequence[str] = ("novels", "seas")) -> list[Example]:
+    """Make the planted examples with scores by a teacher, who likes long chunks."""
+    return [
+        replace(one, teacher_scores=tuple(float(len(chunk.text)) for chunk in one.chunks))
+        for one in planted_examples(sources)
+    ]
+
+
 def write_examples(path: Path, examples: Sequence[Example], *, labelled: bool = True) -> Path:
     """Write examples as training reads them, gzipped if the name ends in `.gz`.
 
@@ -61,8 +71,14 @@ def write_examples(path: Path, examples: Sequence[Example], *, labelled: bool = 
             "question": example.query,
             **({"answers": list(example.answers)} if labelled else {}),
             "chunks": [
-                {"text": chunk.text, **({"is_gold": label} if labelled else {})}
-                for chunk, label in zip(example.chunks, example.labels, strict=True)
+                {
+                    "text": chunk.text,
+                    **({"is_gold": label} if labelled else {}),
+                    **({} if score is None else {"teacher_score": score}),
+                }
+                for chunk, label, score in zip_longest(
+                    example.chunks, example.labels, example.teacher_scores
+                )
             ],
         }
         for example in examples

@@ -35,8 +35,11 @@ from at2_rag.training.collection.collection import (
 )
 from at2_rag.training.collection.samples import (
     MOST_CHUNKS,
+    NOT_TAUGHT,
     ONE_KIND,
     Sample,
+    content_hash,
+    is_taught,
     plan_samples,
     reading_settings,
 )
@@ -124,8 +127,9 @@ class FeatureCollection(SampleCollection):
 
     In joint reading distractors are added only as long as the prompt fits the model's window.
     The model is cut to the deepest layer wanted. `passes` are those of the reading, if not all are
-    wanted; `seed` is of the added distractors. Only key heads in `heads` are read late, None for
-    all. What a `store` has of a chunk isn't read again.
+    wanted; `seed` is of the added distractors. For `taught` and `padded` see `plan_samples`. Only
+    key heads in `heads` are read late, None for all. What a `store` has of a chunk isn't read
+    again.
     """
 
     remedy = (
@@ -143,6 +147,7 @@ class FeatureCollection(SampleCollection):
         fingerprint: str,
         seed: int,
         padded: bool = True,
+        taught: bool = False,
         passes: tuple[Pass, ...] | None = None,
         heads: KeyHeads | None = None,
         store: StateStore | None = None,
@@ -150,17 +155,27 @@ class FeatureCollection(SampleCollection):
         self._reading, self.passes = reading, passes or PASSES[reading]
         self._heads, self._store = heads, store
         most_chunks = MOST_CHUNKS if reading == "independent" else JOINT_MOST_CHUNKS
-        shards = plan_samples(examples, seed=seed, padded=padded, most_chunks=most_chunks)
+        shards = plan_samples(
+            examples, seed=seed, padded=padded, taught=taught, most_chunks=most_chunks
+        )
         settings = {
-            "signal": "evidence",
+            "signal": "teacher" if taught else "evidence",
             "reading": reading,
             "passes": list(self.passes),
             "padded": padded,
             "seed": seed,
             **({} if heads is None else {"heads": [list(pair) for pair in heads]}),
         }
+        if taught:  # these are read as they are
+            settings["taught"] = content_hash(list(filter(is_taught, examples)))
         super().__init__(
-            model, examples, folder, shards, settings, fingerprint=fingerprint, no_sample=ONE_KIND
+            model,
+            examples,
+            folder,
+            shards,
+            settings,
+            fingerprint=fingerprint,
+            no_sample=NOT_TAUGHT if taught else ONE_KIND,
         )
 
     def read_shard(self, items: Sequence[int], executor: Executor) -> Iterable[Row | str]:

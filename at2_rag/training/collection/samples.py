@@ -12,7 +12,7 @@ import math
 import zlib
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -30,6 +30,7 @@ PADDED_SHARE = 0.35  # of examples that get more distractors; those without any 
 ECHO_SHARE = 0.25  # of labelled examples that get a chunk that repeats their question
 
 ONE_KIND = "without both gold and other chunks"  # why an example gives no labelled sample
+NOT_TAUGHT = "without a teacher's scores that differ, or both gold and other chunks"
 FEW_CHUNKS = "fewer than two chunks"  # why it gives no sample without labels
 
 _CHARACTERS_A_TOKEN = 4
@@ -43,6 +44,7 @@ class Sample:
     chunks: tuple[Chunk, ...]
     labels: tuple[bool, ...]  # for each chunk, whether it is gold
     original: int  # how many of the chunks, from the first, are the example's
+    teacher_scores: tuple[float | None, ...] = ()  # of the example's chunks, if it has any
 
 
 def plan_samples(
@@ -50,6 +52,7 @@ def plan_samples(
     *,
     seed: int,
     labelled: bool = True,
+    taught: bool = False,
     padded: bool = True,
     shard_tokens: int = SHARD_TOKENS,
     most_chunks: int = MOST_CHUNKS,
@@ -62,11 +65,15 @@ def plan_samples(
     for indices in plan_shards(examples, shard_tokens=shard_tokens):
         if padded:
             samples = draw_samples(
-                examples, indices, seed=seed, labelled=labelled, most_chunks=most_chunks
+                examples,
+                indices,
+                seed=seed,
+                labelled=labelled,
+                taught=taught,
+                most_chunks=most_chunks,
             )
         else:
-            unchanged = [(index, examples[index]) for index in indices]
-            samples = [Sample(i, one.chunks, one.labels, len(one.chunks)) for i, one in unchanged]
+            samples = [_unchanged(index, examples[index]) for index in indices]
         if samples:
             shards.append(samples)
     return shards
@@ -120,6 +127,7 @@ def draw_samples(
     *,
     seed: int,
     labelled: bool = True,
+    taught: bool = False,
     most_chunks: int = MOST_CHUNKS,
 ) -> list[Sample]:
     """Return the shard's examples, a random part of them with added distractors.
@@ -128,7 +136,9 @@ def draw_samples(
     the example's chunks, has no gold chunk's text under another title and contains none of the
     answers. What an example gets depends on the shard, the seed and the example's id alone.
     Examples left with gold chunks only are dropped; of one with many chunks `MOST_READ` are read.
-    A part of them get an echo of their question, too, and echoes are blanked as in a pruner.
+    A part of them get an echo of their question, too, and echoes are blanked as in a pruner. With
+    `taught` an example without a gold chunk is read as it is, if its teacher tells its chunks
+    apart: the teacher has no score of an added chunk.
 
     With `labelled=False` neither labels nor answers are looked at: examples with fewer than
     `FEWEST_CHUNKS` chunks and a part of the others get more, and those left with fewer than two
@@ -141,9 +151,14 @@ def draw_samples(
         example = examples[index]
         name = f"{example.source}/{example.id}".encode(errors="surrogatepass")
         rng = np.random.default_rng([seed, zlib.crc32(name)])
-        chunks, labels = example.chunks, example.labels
-        if labelled and len(chunks) > MOST_READ:
-            chunks, labels = _some_chunks(example, rng)
+        if taught and is_taught(example):
+            plain = tuple(without_echoes(example.query, example.chunks))
+            samples.append(_unchanged(index, replace(example, chunks=plain)))
+            continue
+        kept = list(range(len(example.chunks)))
+        if labelled and len(kept) > MOST_READ:
+            kept = _some_chunks(example, rng)
+        chunks, labels = [example.chunks[i] for i in kept], [example.labels[i] for i in kept]
         size = len(chunks)
         lacking = all(labels) if labelled else size < FEWEST_CHUNKS
         if lacking or rng.random() < PADDED_SHARE:
@@ -166,21 +181,35 @@ def draw_samples(
             if rng.random() < ECHO_SHARE:
                 read, every = (*read, echo_of(example.query, rng)), (*every, False)
             read = tuple(without_echoes(example.query, read))
-        samples.append(Sample(index, read, every, len(chunks)))
+        scores = [example.teacher_scores[i] for i in kept] if example.teacher_scores else []
+        samples.append(Sample(index, read, every, len(chunks), tuple(scores)))
     return samples
 
 
-def _some_chunks(
-    example: Example, rng: np.random.Generator
-) -> tuple[tuple[Chunk, ...], tuple[bool, ...]]:
-    """Return `MOST_READ` chunks in order, all gold ones and another among them, and their labels.
+def has_ranking(example: Example) -> bool:
+    """Return whether its teacher tells some of the chunks apart."""
+    return len(set(example.teacher_scores) - {None}) > 1
+
+
+def is_taught(example: Example) -> bool:
+    """Return whether only its teacher tells the chunks apart."""
+    return has_ranking(example) and not any(example.labels)
+
+
+def _unchanged(index: int, example: Example) -> Sample:
+    chunks, labels = example.chunks, example.labels
+    return Sample(index, chunks, labels, len(chunks), example.teacher_scores)
+
+
+def _some_chunks(example: Example, rng: np.random.Generator) -> list[int]:
+    """Return the indices of `MOST_READ` chunks, all gold ones and another among them, in order.
 
     They are more only where there are as many gold ones.
     """
     gold = np.array(example.labels)
     others = rng.permutation(np.flatnonzero(~gold))[: max(1, MOST_READ - int(gold.sum()))]
-    kept = np.sort(np.concatenate([np.flatnonzero(gold), others])).tolist()
-    return tuple(example.chunks[i] for i in kept), tuple(example.labels[i] for i in kept)
+    kept: list[int] = np.sort(np.concatenate([np.flatnonzero(gold), others])).tolist()
+    return kept
 
 
 def evidence_test(example: Example) -> Callable[[str, Chunk], bool]:

@@ -34,18 +34,19 @@ def training_record(
     seconds: Mapping[str, float],
 ) -> dict[str, Any]:
     """Return everything known about a run, JSON-ready; only `run` differs when it is repeated."""
-    judged_over = "gold chunks"
-    if settings["signal"] == "ablation":
-        judged_over = (
-            f"chunks that add at least {samples.LEAST_CONTRIBUTION} nats to the log-likelihood of "
-            f"the {settings['target']}"
-        )
+    judged_over = {
+        "gold": "gold chunks",
+        "ablation": f"chunks that add at least {samples.LEAST_CONTRIBUTION} nats to the "
+        f"log-likelihood of the {settings['target']}",
+        "teacher": "the chunks that the teacher ranks first",
+    }
     return {
         "format": RECORD_FORMAT,
         "command": command,
         "settings": dict(settings),
         "reading": training.weights.reading,
-        "judged_over": judged_over,
+        "judged_by": training.judged_by,
+        "judged_over": judged_over[training.judged_by],
         "data": list(data),
         "samples": dict(training.samples),
         "left_out": dict(training.left_out),

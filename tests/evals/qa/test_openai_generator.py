@@ -56,6 +56,23 @@ def test_what_is_sent(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "secret" not in str(model.settings)
 
 
+def test_parameters_that_a_model_does_not_take_are_left_out() -> None:
+    with served(refused=("max_tokens", "temperature")) as server:
+        answers = dict(generator(server.url, parallel=1).answer(["Q1", "Q2"]))
+    assert all(isinstance(answer, Answer) for answer in answers.values())
+    sent = [
+        request.keys() & {"max_tokens", "max_completion_tokens", "temperature"}
+        for request in server.requests
+    ]
+    left, last = {"max_completion_tokens", "temperature"}, {"max_completion_tokens"}
+    assert sent == [{"max_tokens", "temperature"}, left, last, last]
+    assert server.requests[-1]["max_completion_tokens"] == 9
+    with served(refused=("messages",)) as server:
+        [(_, answer)] = generator(server.url).answer(["Q1"])
+    assert isinstance(answer, Failure) and "unsupported" in answer.reason
+    assert len(server.requests) == 1
+
+
 def test_a_prompt_without_an_answer_is_sent_again_by_the_next_run(tmp_path: Path) -> None:
     plan = {"bad": ["500"] * 2, "long": ["400"], "torn": ["garbage"], "odd": ["other"]}
     prompts = ["good", "bad", "long", "torn", "odd", "mute"]

@@ -232,3 +232,21 @@ def test_of_sixteen_chunks_and_without_labels_all_are_read() -> None:
     assert sample.chunks == many.chunks
     [[sample]] = plan_samples([many], seed=0, padded=False)
     assert sample.chunks == many.chunks
+
+
+def test_what_a_teacher_alone_has_scored_is_read_as_it_is() -> None:
+    blind, scores = make_example(0, chunks=30, gold=()), tuple(float(n % 7) for n in range(30))
+    scored = dataclasses.replace(blind, teacher_scores=scores)
+    alike = dataclasses.replace(make_example(1, gold=()), teacher_scores=(2.0,) * 5 + (None,))
+    gold = make_example(2, chunks=40, gold=(3, 5))
+    both = dataclasses.replace(gold, teacher_scores=tuple(map(float, range(40))))
+    examples = [scored, alike, both]
+    [teaching, labelled] = draw_samples(examples, range(3), seed=0, taught=True)
+    assert teaching == Sample(0, scored.chunks, (False,) * 30, 30, scores)
+    plain = draw_samples([blind, alike, gold], range(3), seed=0)
+    assert [sample.example for sample in plain] == [2]
+    assert dataclasses.replace(labelled, teacher_scores=()) == plain[0], "as without a teacher"
+    kept = labelled.chunks[: labelled.original]
+    assert labelled.teacher_scores == tuple(float(gold.chunks.index(chunk)) for chunk in kept)
+    [[unpadded]] = plan_samples([both], seed=0, padded=False)
+    assert unpadded.teacher_scores == both.teacher_scores

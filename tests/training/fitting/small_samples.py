@@ -8,6 +8,7 @@ from at2_rag.training.answering.ablation import draw_masks, leave_one_out
 from at2_rag.training.collection.collection import Row
 from at2_rag.training.collection.features import Features
 from at2_rag.training.fitting.samples import Effects, Samples
+from at2_rag.training.fitting.soft_labels import soft_labels
 
 TELLING = (0, 1, 2)
 """The one feature (pass, layer, head) that says how relevant a chunk is; of log-mass."""
@@ -16,15 +17,22 @@ TELLING = (0, 1, 2)
 def planted_samples(
     count: int = 60, *, seed: int = 0, labels: bool = True, fewest: int = 4
 ) -> Samples:
-    """Make ablated samples of two sources: each has one relevant chunk, and little noise."""
+    """Make ablated samples of two sources: each has one relevant chunk, and little noise.
+
+    A teacher ranks the relevant chunk first, but scores no chunk of every fifth sample.
+    """
     rng = np.random.default_rng(seed)
     counts = rng.integers(fewest, 9, count)
     features = rng.normal(size=(counts.sum(), 2, 2, 3)).astype(np.float16)
     gold = np.zeros(counts.sum(), dtype=bool)
     ends = np.cumsum(counts)
     rows: list[Row] = []
-    for end, chunks in zip(ends.tolist(), counts.tolist(), strict=True):
+    scores = np.random.default_rng(seed).normal(size=counts.sum())
+    for number, (end, chunks) in enumerate(zip(ends.tolist(), counts.tolist(), strict=True)):
         best = int(rng.integers(chunks))
+        scores[end - chunks + best] += 6
+        if number % 5 == 4:
+            scores[end - chunks : end] = np.nan
         gold[end - chunks + best] = True
         features[end - chunks + best, *TELLING] += 4
         nats = 0.002 * rng.random(chunks)
@@ -40,13 +48,15 @@ def planted_samples(
                 "query_logits": np.repeat(logits, 2, axis=1),
             }
         )
+    sources = np.array(["even" if number % 2 == 0 else "odd" for number in range(count)])
     return Samples(
         Features(np.arange(count), counts, features, ("together", "apart")),
-        tuple("even" if number % 2 == 0 else "odd" for number in range(count)),
+        tuple(sources.tolist()),
         tuple(range(count)),
         {},
         gold if labels else None,
         effects=Effects.of(rows, contributions_to="question"),
+        teacher=soft_labels(scores, counts, sources),
     )
 
 

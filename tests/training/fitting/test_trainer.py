@@ -22,7 +22,7 @@ from at2_rag.training.fitting.objectives import OBJECTIVES, Signal
 from at2_rag.training.fitting.trainer import RIDGES, Training, train
 from at2_rag.training.fitting.training_data import TrainingData, TrainingPlan
 from tests.tiny_models import tiny_model, tiny_tokenizer
-from tests.training.planted_examples import planted_examples
+from tests.training.planted_examples import planted_examples, taught_examples
 from tests.training.small_examples import make_examples
 
 LOADED = LoadedModel(tiny_model(), tiny_tokenizer())
@@ -41,7 +41,7 @@ def small_effects(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Folders for what is read of `planted_examples`, so that each reading is read once."""
-    return {name: tmp_path_factory.mktemp(name) for name in (*PASSES, "ablation")}
+    return {name: tmp_path_factory.mktemp(name) for name in (*PASSES, "ablation", "teacher")}
 
 
 def data(folder: Path, examples: Sequence[Example] = (), **plan: Any) -> TrainingData:
@@ -91,10 +91,11 @@ def test_the_labels_of_added_chunks_that_hold_the_answer_are_doubtful(
 def test_every_design_is_tried_and_the_best_is_chosen(
     folders: dict[str, Path], signal: Signal
 ) -> None:
-    folder = folders["independent" if signal == "evidence" else "ablation"]
+    folder = folders[{"evidence": "independent", "teacher": "teacher"}.get(signal, "ablation")]
     steps: list[tuple[str, int, int]] = []
     specs = () if signal == "evidence" else (LOG, MASS)
-    plan = data(folder, signal=signal, specs=specs, depths=(2, DEPTH, 1, 2))
+    examples = taught_examples() if signal == "teacher" else ()
+    plan = data(folder, examples, signal=signal, specs=specs, depths=(2, DEPTH, 1, 2))
     training = train(plan, progress=lambda *step: steps.append(step))
     tried = [result.candidate for result in training.results]
     every = {

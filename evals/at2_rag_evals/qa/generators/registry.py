@@ -7,6 +7,7 @@ from pathlib import Path
 
 from at2_rag.errors import InputError, TokenCounterError
 from at2_rag.text.tokens import resolve_token_counter
+from at2_rag_evals.extras import import_extra
 from at2_rag_evals.qa.generators.base import Generator
 from at2_rag_evals.qa.request import QARequest
 
@@ -38,6 +39,7 @@ def _make(spec: str, request: QARequest) -> Generator:
     model = spec.removeprefix("openai:")
     if not model:
         raise InputError(f"{spec!r} names no model; pass openai:MODEL")
+    import_extra("openai")
     from at2_rag_evals.qa.generators.openai_model import OpenAIGenerator
 
     return OpenAIGenerator(
