@@ -178,12 +178,20 @@ def draw_samples(
             continue
         read = (*chunks, *added)
         if labelled:
-            if rng.random() < ECHO_SHARE:
-                read, every = (*read, echo_of(example.query, rng)), (*every, False)
-            read = tuple(without_echoes(example.query, read))
+            read = _with_echo(example.query, read, rng)
+            every = (*every, *[False] * (len(read) - len(every)))
         scores = [example.teacher_scores[i] for i in kept] if example.teacher_scores else []
         samples.append(Sample(index, read, every, len(chunks), tuple(scores)))
     return samples
+
+
+def _with_echo(
+    query: str, chunks: tuple[Chunk, ...], rng: np.random.Generator
+) -> tuple[Chunk, ...]:
+    """Return chunks and maybe an echo of the question, all as a pruner reads them."""
+    if rng.random() < ECHO_SHARE:
+        chunks = (*chunks, echo_of(query, rng))
+    return tuple(without_echoes(query, chunks))
 
 
 def has_ranking(example: Example) -> bool:
