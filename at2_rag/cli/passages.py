@@ -115,9 +115,8 @@ def parse_passages(
 def format_of(name: str) -> Format | None:
     """Return the format that a file's ending tells, before `.gz`; None for an unknown ending."""
     path = PurePath(name)
-    return _FORMATS.get(
-        (path.with_suffix("") if path.suffix.lower() == ".gz" else path).suffix.lower()
-    )
+    is_packed = path.suffix.lower() == ".gz"
+    return _FORMATS.get((path.with_suffix("") if is_packed else path).suffix.lower())
 
 
 def read_text(path: Path) -> str:

@@ -29,12 +29,13 @@ def test_a_command_line_has_no_defaults_and_no_folders(tmp_path: Path) -> None:
         masks=4,
         head_weights=str(tmp_path),
         weights=MINE,
-        embeddings=(NamedSystem("mpnet", str(tmp_path / "models" / "mpnet")),),
+        embeddings=(NamedSystem("mpnet", str(tmp_path)),),
         systems=("gold", "at2"),
     )
     assert command_line("at2-rag eval fidelity", request) == (
         f"at2-rag eval fidelity a.jsonl b.jsonl --output results --head-weights {tmp_path.name} "
-        "--weights mine=uniform --embedding mpnet=mpnet --masks 4 --system gold --system at2"
+        f"--weights mine=uniform --embedding mpnet={tmp_path.name} --masks 4 --system gold "
+        "--system at2"
     )
     assert request.judged == ("gold", "at2", "mine", "mpnet")
 

@@ -39,15 +39,15 @@ def retrieval_verdict(items: Sequence[CorpusItem], count: int) -> Verdict:
     reasons = [f"with its best {count} chunks {each}."]
     if missed := outcomes["not retrieved"]:
         reasons.append(
-            f"{missed} of the questions are judged no further, since no pruner can keep what "
-            "isn't retrieved (not_retrieved.jsonl)."
+            "Left out of all other figures, since no pruner can keep what isn't retrieved: "
+            f"{missed} (not_retrieved.jsonl)."
         )
     if absent := outcomes["not in the documents"]:
         reasons.append(f"Of {absent} more the documents hold no quote, id or answer.")
     if untold := outcomes["nothing tells its gold"]:
-        reasons.append(f"{untold} more have no quote, id or answer that could be looked for.")
+        reasons.append(f"Without a quote, id or answer that could be looked for: {untold}.")
     if partly := sum(bool(item.gold.missing) for item in answerable):
-        reasons.append(f"{partly} name a quote or id, beside others, that isn't there.")
+        reasons.append(f"With a quote or id, beside others, that isn't there: {partly}.")
     return Verdict(
         "Do the retrievers find the gold chunks?",
         f"For {outcomes['retrieved']} of {len(answerable)} questions",

@@ -18,7 +18,7 @@ PAGES = {
     "oak": "An oak may stand for 800 years, and it feeds many kinds of moth. ",
     "tin": "Tin melts at 232 degrees, so that it is easily cast at home. ",
 }
-FILLER = "This page of the handbook says more about {}, in plain words. " * 6
+FILLER = "This page of the handbook says more about {}, in plain words. "
 
 
 @pytest.fixture
@@ -26,7 +26,7 @@ def docs(tmp_path: Path) -> Path:
     folder = tmp_path / "secret folder" / "docs"
     folder.mkdir(parents=True)
     for name, text in PAGES.items():
-        (folder / f"{name}.md").write_text(f"# {name.title()}\n\n{text}{FILLER.format(name)}\n")
+        (folder / f"{name}.md").write_text(f"# {name.title()}\n\n{text}{4 * FILLER.format(name)}\n")
     (folder / "chart.svg").write_text("<svg/>")
     return folder
 
@@ -69,7 +69,7 @@ def test_from_documents_to_report(
     report = json.loads(run_eval("corpus", *options, "--json").stdout)
     assert report == json.loads((output / "corpus.json").read_text())
     assert report["command"].startswith("at2-rag eval corpus own.jsonl --output results")
-    assert report["command"].endswith(" docs")
+    assert " docs --retrieve 4 " in report["command"]
     documents = report["settings"]["documents"]
     assert (documents["documents"], documents["chunks"]) == (5, 5)
     assert documents["skipped"] == {".svg": 1}
