@@ -17,7 +17,7 @@ from at2_rag.pruner import AT2Pruner
 from at2_rag.states.store import ChunkCache
 from at2_rag.training.answering.ablation import draw_masks
 from at2_rag_evals.fidelity.joint_answers import JointAnswerModel
-from at2_rag_evals.rankers.minilm import MiniLMRanker
+from at2_rag_evals.rankers.embedding import EmbeddingRanker
 
 COLD, WARM, DISK = "cold", "warm", "from disk"
 REMOVALS = "32 removals"
@@ -74,7 +74,7 @@ def peer_cases(prompts: Sequence[Prompt], folder: Path | None = None) -> dict[st
         ModelNotFoundError: If the model can't be found.
     """
     embedding_model = None if folder is None else str(folder)
-    ranker = MiniLMRanker(embedding_model, remember=False, batch_size=_EMBEDDED_AT_ONCE)
+    ranker = EmbeddingRanker(embedding_model, remember=False, batch_size=_EMBEDDED_AT_ONCE)
     ranker.prepare()
     texts = [[chunk.rendered for chunk in prompt.chunks] for prompt in prompts]
     embedded = [ranker.embed(chunks) for chunks in texts]

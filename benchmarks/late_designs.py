@@ -37,7 +37,7 @@ from at2_rag.training.fitting.cross_validation import (
 from at2_rag.training.fitting.objectives import fit_objective
 from at2_rag.training.fitting.samples import Samples
 from at2_rag.training.fitting.training_data import TrainingData, TrainingPlan
-from at2_rag_evals.rankers.minilm import MiniLMRanker
+from at2_rag_evals.rankers.embedding import EmbeddingRanker
 
 SEED = 0
 RIDGE, CASCADE_RIDGE = 0.03, 0.1
@@ -241,7 +241,7 @@ def shortlist_rows(
             **judge.row(quality, all_chunks),
         }
     if peers:
-        ranker = MiniLMRanker(batch_size=16)
+        ranker = EmbeddingRanker(batch_size=16)
         ranker.prepare()
         similarities = [
             score

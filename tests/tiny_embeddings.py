@@ -12,8 +12,8 @@ from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
 WORDS = "who wrote emma jane austen the novel sea is a of and".split()
 
 
-def save_tiny_embeddings(folder: Path) -> Path:
-    """Save a model that reads at most eight tokens, and return its folder."""
+def save_tiny_embeddings(folder: Path, *, limit: int = 8, seed: int = 0) -> Path:
+    """Save a model that reads at most `limit` tokens, and return its folder."""
     sentence_transformers = pytest.importorskip("sentence_transformers")
     specials = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
     vocabulary = {word: index for index, word in enumerate([*specials, *WORDS])}
@@ -29,7 +29,7 @@ def save_tiny_embeddings(folder: Path) -> Path:
         cls_token="[CLS]",
         sep_token="[SEP]",
         mask_token="[MASK]",
-        model_max_length=8,
+        model_max_length=limit,
     )
     config = BertConfig(
         vocab_size=len(vocabulary),
@@ -40,10 +40,10 @@ def save_tiny_embeddings(folder: Path) -> Path:
         max_position_embeddings=16,
     )
     with torch.random.fork_rng():
-        torch.manual_seed(0)
+        torch.manual_seed(seed)
         BertModel(config).save_pretrained(folder / "bert")
     tokenizer.save_pretrained(folder / "bert")
     model = sentence_transformers.SentenceTransformer(str(folder / "bert"), device="cpu")
-    model.max_seq_length = 8
+    model.max_seq_length = limit
     model.save(str(folder / "model"))
     return folder / "model"

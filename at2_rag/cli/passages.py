@@ -94,9 +94,7 @@ def parse_passages(
 ) -> list[ChunkLike]:
     """Read the passages in the bytes of a file of this name, as `read_passages` does."""
     text = _decode(data, name)
-    path = PurePath(name)
-    ending = (path.with_suffix("") if path.suffix.lower() == ".gz" else path).suffix.lower()
-    kind = format or _FORMATS.get(ending) or _detect(text)
+    kind = format or format_of(name) or _detect(text)
     if kind in ("csv", "tsv"):
         return list(_read_table(text, name, columns, tabs=kind == "tsv"))
     if columns.required:
@@ -112,6 +110,18 @@ def parse_passages(
         raise DataError(
             f"{error}; it was read as {kind}, pass --format {others} if it is that"
         ) from error
+
+
+def format_of(name: str) -> Format | None:
+    """Return the format that a file's ending tells, before `.gz`; None for an unknown ending."""
+    path = PurePath(name)
+    is_packed = path.suffix.lower() == ".gz"
+    return _FORMATS.get((path.with_suffix("") if is_packed else path).suffix.lower())
+
+
+def read_text(path: Path) -> str:
+    """Read the text of a file, unpacked."""
+    return _decode(_read_bytes(path), str(path))
 
 
 def _read_folder(folder: Path) -> list[ChunkLike]:
@@ -134,7 +144,7 @@ def _read_folder(folder: Path) -> list[ChunkLike]:
     left = MOST_BYTES
     for file in files:
         if file not in outside:
-            text = _decode(_read_bytes(file), str(file))
+            text = read_text(file)
             left -= len(text)
             if left < 0:
                 raise _too_large(f"{folder}: its files hold")

@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from at2_rag.cli.command_line import Group, verbose_option
+from at2_rag_evals.corpus.request import CorpusRequest
 from at2_rag_evals.fidelity.request import DEFAULT_SYSTEMS as FIDELITY_DEFAULT
 from at2_rag_evals.fidelity.request import KNOWN_SYSTEMS, FidelityRequest
 from at2_rag_evals.keeping.request import KeepingRequest
@@ -89,3 +90,20 @@ def keeping(as_json: bool, **values: Any) -> None:
     from at2_rag_evals.keeping.command import run_keeping
 
     run_keeping(KeepingRequest(**values), as_json=as_json)
+
+
+@eval_group.command()
+@request_options(CorpusRequest)
+@json_option
+@verbose_option
+def corpus(as_json: bool, **values: Any) -> None:
+    """Judge pruning on your documents: cut DOCS into chunks, retrieve, rank, prune, answer.
+
+    DOCS is a folder of texts (.md, .rst, .txt) or of passages (.jsonl, .json, .csv), or one such
+    file. Each line of QUESTIONS (.jsonl) is an object with question, and answers, quotes or gold,
+    which tell what chunks are gold. Says whether retrieval finds them, and runs `ranking`,
+    `keeping` and, with --generator, `qa` on what it found.
+    """
+    from at2_rag_evals.corpus.command import run_corpus
+
+    run_corpus(CorpusRequest(**values), as_json=as_json)

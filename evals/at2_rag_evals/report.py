@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,54 +26,69 @@ INTERVAL_NOTE = (
 )
 
 
-def publish(
-    record: Mapping[str, Any],
-    sections: Mapping[str, Sequence[Table]],
-    notes: Sequence[str],
-    item_records: Iterable[Mapping[str, Any]],
-    *,
-    verdicts: Sequence[Verdict],
-    folder: Path | None,
-    as_json: bool,
-    details: str = "",
-) -> None:
-    """Print the results of a run, and write them into a folder, if there is one.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Report:
+    """The results of a run.
 
-    Args:
+    Attributes:
         record: What is written as JSON, see `run_record`.
         sections: Heading (may be empty) -> tables.
         notes: Sentences on how to read the tables.
         item_records: What is written as JSON about each item, one a line.
         verdicts: What the figures say.
-        folder: The output folder.
-        as_json: Whether to print the record rather than tables.
         details: Added to the line on versions and seed.
     """
-    notes = [*notes[:1], GUARD_NOTE, *notes[1:]]
-    answers = [verdict.to_dict() for verdict in verdicts]
-    text = json.dumps({**record, "verdicts": answers, "notes": notes}, indent=2) + "\n"
-    if folder is not None:
-        name = record["eval"]
-        lines = [f"# {name.capitalize()} eval", "", *verdict_lines(verdicts)]
-        for heading, tables in sections.items():
+
+    record: Mapping[str, Any]
+    sections: Mapping[str, Sequence[Table]]
+    notes: Sequence[str]
+    item_records: Sequence[Mapping[str, Any]]
+    verdicts: Sequence[Verdict]
+    details: str = ""
+
+    @property
+    def tables(self) -> list[Table]:
+        """The tables of all sections."""
+        return [table for section in self.sections.values() for table in section]
+
+    @property
+    def guarded_notes(self) -> list[str]:
+        """The notes, with that on what verdicts conclude."""
+        return [*self.notes[:1], GUARD_NOTE, *self.notes[1:]]
+
+    @property
+    def json(self) -> str:
+        """The record with verdicts and notes."""
+        verdicts = [verdict.to_dict() for verdict in self.verdicts]
+        record = {**self.record, "verdicts": verdicts, "notes": self.guarded_notes}
+        return json.dumps(record, indent=2) + "\n"
+
+    def write(self, folder: Path) -> None:
+        """Write the report and what is known of each item into a folder."""
+        name = self.record["eval"]
+        lines = [f"# {name.capitalize()} eval", "", *verdict_lines(self.verdicts)]
+        for heading, tables in self.sections.items():
             lines += [f"## {heading[:1].upper()}{heading[1:]}", ""] if heading else []
             for table in tables:
                 lines += [to_markdown(table), ""]
-        lines += ["## Notes", "", *(f"- {note}" for note in notes), ""]
-        lines += provenance_lines(record, more=details)
-        items = "".join(json.dumps(item) + "\n" for item in item_records)
+        lines += ["## Notes", "", *(f"- {note}" for note in self.guarded_notes), ""]
+        lines += provenance_lines(self.record, more=self.details)
+        items = "".join(json.dumps(item) + "\n" for item in self.item_records)
         folder.mkdir(parents=True, exist_ok=True)
         write_whole(folder / "items.jsonl", items.encode())
         write_whole(folder / f"{name}.md", ("\n".join(lines) + "\n").encode())
-        write_whole(folder / f"{name}.json", text.encode())
+        write_whole(folder / f"{name}.json", self.json.encode())
+
+
+def publish(report: Report, *, folder: Path | None, as_json: bool) -> None:
+    """Write a report into a folder, if there is one, and print it, as tables or as JSON."""
+    if folder is not None:
+        report.write(folder)
     if as_json:
-        click.echo(text, nl=False)
-    else:
-        print_report(
-            [table for section in sections.values() for table in section],
-            notes,
-            [(verdict.question, verdict.statement) for verdict in verdicts],
-        )
+        click.echo(report.json, nl=False)
+        return
+    verdicts = [(verdict.question, verdict.statement) for verdict in report.verdicts]
+    print_report(report.tables, report.guarded_notes, verdicts)
 
 
 def run_record(name: str, request: EvalRequest, settings: Mapping[str, object]) -> dict[str, Any]:

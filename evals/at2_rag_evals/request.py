@@ -84,7 +84,7 @@ def _parts(declared: Field[Any], request: Any) -> Iterator[str]:
     make, flags, attributes = declared.metadata["click"]
     flag = flags[0] if flags else _default_flag(declared.name)
     if make is click.argument:
-        yield from map(_shown, value)
+        yield from map(_shown, value if isinstance(value, tuple) else (value,))
     elif isinstance(value, bool):
         yes, _, no = flag.partition("/")
         yield yes if value else no

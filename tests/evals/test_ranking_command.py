@@ -92,6 +92,18 @@ def test_named_weights_are_systems_of_their_own(
     assert natural["differences"]["ndcg_at_10"]["macro"].keys() == {"same", "short", "first_k"}
 
 
+def test_named_embeddings_are_alternatives_in_the_verdict(
+    files: list[Path], model_folder: Path, embedding_folder: Path
+) -> None:
+    report = report_of(
+        *(*files, "--model", model_folder, "--head-weights", "uniform", "--system", "at2"),
+        *("--embedding", f"other={embedding_folder}"),
+    )
+    assert list(report["settings"]["systems"]) == ["at2", "other"]
+    [verdict] = report["verdicts"]
+    assert " other with ." in verdict["reasons"][0]
+
+
 def test_tables_are_for_people_and_progress_goes_to_stderr(files: list[Path]) -> None:
     result = run_eval("ranking", *files, *CHEAP)
     assert "nDCG@10, natural size" in result.stdout and "macro" in result.stdout

@@ -11,12 +11,15 @@ from click.testing import CliRunner
 
 from at2_rag_evals.cli import eval_group
 from at2_rag_evals.fidelity.request import FidelityRequest
-from at2_rag_evals.named_weights import NamedWeights
+from at2_rag_evals.keeping.request import KeepingRequest
+from at2_rag_evals.named_systems import NamedSystem
+from at2_rag_evals.qa.request import QARequest
 from at2_rag_evals.ranking.request import RankingRequest
 from at2_rag_evals.request import command_line
 from at2_rag_evals.trimming.request import Cut, TrimmingRequest
 
-MINE = (NamedWeights("mine", "uniform"),)
+MINE = (NamedSystem("mine", "uniform"),)
+MPNET = (NamedSystem("mpnet", "all-mpnet-base-v2"),)
 
 
 def test_a_command_line_has_no_defaults_and_no_folders(tmp_path: Path) -> None:
@@ -26,13 +29,15 @@ def test_a_command_line_has_no_defaults_and_no_folders(tmp_path: Path) -> None:
         masks=4,
         head_weights=str(tmp_path),
         weights=MINE,
+        embeddings=(NamedSystem("mpnet", str(tmp_path)),),
         systems=("gold", "at2"),
     )
     assert command_line("at2-rag eval fidelity", request) == (
         f"at2-rag eval fidelity a.jsonl b.jsonl --output results --head-weights {tmp_path.name} "
-        "--weights mine=uniform --masks 4 --system gold --system at2"
+        f"--weights mine=uniform --embedding mpnet={tmp_path.name} --masks 4 --system gold "
+        "--system at2"
     )
-    assert request.judged == ("gold", "at2", "mine")
+    assert request.judged == ("gold", "at2", "mine", "mpnet")
 
 
 @pytest.mark.parametrize(
@@ -53,9 +58,16 @@ def test_sentences_are_chosen_by_a_share_unless_by_another_limit(
     assert list(TrimmingRequest(**options).cuts) == cuts  # type: ignore[arg-type]
 
 
-def test_systems_are_judged_once_and_named_weights_follow_at2() -> None:
+def test_systems_are_judged_once_and_named_ones_follow_their_kind() -> None:
     assert RankingRequest(systems=("bm25", "bm25"), weights=MINE).judged == ("bm25", "mine")
-    assert RankingRequest(weights=MINE).judged[-2:] == ("at2", "mine")
+    named = RankingRequest(weights=MINE, embeddings=MPNET).judged
+    assert named == (
+        *("random", "first_k", "bm25", "minilm", "mpnet", "all_heads_mean", "at2", "mine"),
+    )
+    assert QARequest(output=Path("o"), pruners=("at2", "minilm"), embeddings=MPNET).judged == (
+        *("at2", "minilm", "mpnet"),
+    )
+    assert KeepingRequest(embeddings=MPNET).judged == ("mpnet",)
 
 
 @pytest.mark.parametrize(
@@ -67,6 +79,9 @@ def test_systems_are_judged_once_and_named_weights_follow_at2() -> None:
         ("fidelity F --weights mine", "'mine' isn't NAME=WEIGHTS"),
         ("fidelity F --weights mine=", "'mine=' isn't NAME=WEIGHTS"),
         ("fidelity F --weights a/b=uniform", "the name 'a/b' isn't plain"),
+        ("ranking F --embedding mpnet=", "'mpnet=' isn't NAME=MODEL"),
+        ("ranking F --embedding minilm=folder", "the name 'minilm' is taken"),
+        ("qa F --output O --weights x=best --embedding x=folder", "the name 'x' is taken"),
         ("fidelity F --weights gold=uniform", "the name 'gold' is taken"),
         ("fidelity F --weights mine=uniform --weights mine=joint", "the name 'mine' is taken"),
     ],

@@ -28,7 +28,7 @@ from at2_rag_evals.fidelity.summary import summarise_fidelity
 from at2_rag_evals.fidelity.systems.registry import make_systems
 from at2_rag_evals.items import RANKABLE, none_usable, rankable_items
 from at2_rag_evals.model_record import model_record
-from at2_rag_evals.report import publish, run_record
+from at2_rag_evals.report import Report, publish, run_record
 
 
 def run_fidelity(request: FidelityRequest, *, as_json: bool) -> None:
@@ -82,14 +82,13 @@ def run_fidelity(request: FidelityRequest, *, as_json: bool) -> None:
         },
         "systems": {system.name: dict(system.settings) for system in systems},
     }
-    publish(
-        run_record("fidelity", request, settings) | asdict(summary),
-        {"": list(fidelity_tables(summary))},
-        [*NOTES, shares_note(systems), *notes],
-        item_records(judged),
+    report = Report(
+        record=run_record("fidelity", request, settings) | asdict(summary),
+        sections={"": list(fidelity_tables(summary))},
+        notes=[*NOTES, shares_note(systems), *notes],
+        item_records=list(item_records(judged)),
         verdicts=[verdict(summary)],
-        folder=request.output,
-        as_json=as_json,
         details=f"; {request.answers} answers, read by {reader.settings['model']}, "
         f"{request.masks} held masks a keep rate; sources are {request.unit}s",
     )
+    publish(report, folder=request.output, as_json=as_json)

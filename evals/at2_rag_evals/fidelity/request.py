@@ -10,7 +10,12 @@ from typing import TYPE_CHECKING
 
 import click
 
-from at2_rag_evals.named_weights import NamedWeights, weights_attributes, with_named
+from at2_rag_evals.named_systems import (
+    NamedSystem,
+    embedding_attributes,
+    weights_attributes,
+    with_named,
+)
 from at2_rag_evals.rankers.registry import BASELINES, RANKERS, VARIANTS
 from at2_rag_evals.request import FILE, EvalRequest, option
 from at2_rag_evals.system_options import system_option
@@ -33,12 +38,17 @@ DEFAULT_SYSTEMS = tuple(name for name in KNOWN_SYSTEMS if name not in {*VARIANTS
 class FidelityRequest(EvalRequest):
     """All options of the command, with their defaults."""
 
-    weights: tuple[NamedWeights, ...] = option(
+    weights: tuple[NamedSystem, ...] = option(
         **weights_attributes((*RANKERS, *_SYSTEMS)),
         heading="What is judged",
     )
     answer_weights: str | None = option(
         help="Head weights of at2_answer: a folder, the name of shipped ones, or uniform.",
+        heading="What is judged",
+    )
+    embeddings: tuple[NamedSystem, ...] = option(
+        "--embedding",
+        **embedding_attributes((*RANKERS, *_SYSTEMS)),
         heading="What is judged",
     )
     embedding_model: str | None = option(
@@ -102,5 +112,5 @@ class FidelityRequest(EvalRequest):
     @property
     def judged(self) -> tuple[str, ...]:
         """The systems' names, in the report's order, without those left out."""
-        names = with_named(tuple(dict.fromkeys(self.systems)), self.weights)
+        names = with_named(tuple(dict.fromkeys(self.systems)), self.weights, self.embeddings)
         return tuple(name for name in names if name not in self.left_out)

@@ -21,7 +21,14 @@ from at2_rag_evals.names import shown
 from at2_rag_evals.rankers.at2 import head_weights_record, load_pruner, shared_cache
 from at2_rag_evals.rankers.base import Ranker
 from at2_rag_evals.rankers.registry import RankerOptions, make_ranker
-from at2_rag_evals.report import INTERVAL_NOTE, estimate_cell, items_table, publish, run_record
+from at2_rag_evals.report import (
+    INTERVAL_NOTE,
+    Report,
+    estimate_cell,
+    items_table,
+    publish,
+    run_record,
+)
 from at2_rag_evals.summary import MACRO, OURS, Strata, as_matrix, with_macro
 from at2_rag_evals.tables import Cell, Table
 from at2_rag_evals.verdict import SHARE_RULE, percent, points, widened
@@ -52,11 +59,16 @@ class Kept:
 
 def run_keeping(request: KeepingRequest, *, as_json: bool) -> None:
     """Run the keeping eval, print its report and write it to the output folder, if any."""
+    publish(keeping_report(request), folder=request.output, as_json=as_json)
+
+
+def keeping_report(request: KeepingRequest) -> Report:
+    """Run the keeping eval."""
     examples = read_examples(request.files)
     items = rankable_items(examples, limit=request.limit)
     if not items.items:
         raise none_usable(len(examples), items.left_out, RANKABLE)
-    rankers = [make_ranker(name, RankerOptions.of(request)) for name in request.systems]
+    rankers = [make_ranker(name, RankerOptions.of(request)) for name in request.judged]
     for ranker in rankers:
         ranker.prepare()
     sets = list(_sets(items.items, request.attacks))
@@ -75,20 +87,18 @@ def run_keeping(request: KeepingRequest, *, as_json: bool) -> None:
     counts = Counter(item.source for item in items.items)
     tables.append(items_table(items.name, counts, items.left_out))
     settings = {**model_record(request.model), **head_weights_record(request.head_weights)}
-    settings |= {"attacks": list(request.attacks), "systems": list(request.systems)}
-    publish(
-        run_record("keeping", request, settings) | {"left_out": items.left_out},
-        {"": tables},
-        NOTES,
-        [
+    settings |= {"attacks": list(request.attacks), "systems": list(request.judged)}
+    return Report(
+        record=run_record("keeping", request, settings) | {"left_out": items.left_out},
+        sections={"": tables},
+        notes=NOTES,
+        item_records=[
             {"source": item.source, "id": item.id, "attack": attack, "system": system}
             | asdict(result)
             for (attack, system), results in kept.items()
             for item, result in zip(items.items, results, strict=True)
         ],
         verdicts=[verdict(strata, items.items, kept)],
-        folder=request.output,
-        as_json=as_json,
     )
 
 

@@ -19,6 +19,7 @@ from at2_rag.progress import StepProgress
 from at2_rag.report.verdict import Verdict
 from at2_rag.text.chunks import Chunk
 from at2_rag_evals.items import none_usable
+from at2_rag_evals.named_systems import with_named
 from at2_rag_evals.names import shown
 from at2_rag_evals.provenance import file_record
 from at2_rag_evals.qa.chosen import Choice, choose_budgets
@@ -42,15 +43,48 @@ from at2_rag_evals.qa.tables import Section, generator_section, item_tables, sid
 from at2_rag_evals.qa.verdict import position_verdict, qa_verdict
 from at2_rag_evals.qa.wording import prompt_text
 from at2_rag_evals.report import run_record
-from at2_rag_evals.tables import print_report
+from at2_rag_evals.tables import Table, print_report
 
-_BASELINES = frozenset(
-    name for name in DEFAULT_PRUNERS + MORE_PRUNERS if name.partition("_")[0] != "at2"
-)
+
+def _baselines(request: QARequest) -> frozenset[str]:
+    """Return the names of the pruners that aren't ours."""
+    known = [name for name in DEFAULT_PRUNERS + MORE_PRUNERS if name.partition("_")[0] != "at2"]
+    return frozenset(with_named(known, embeddings=request.embeddings))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QAReport:
+    """The results of a run.
+
+    Attributes:
+        summary: What `summary.json` holds.
+        sections: The tables of each generator.
+        item_tables: How many items were judged, left out or odd.
+        verdicts: What the figures say, one for each generator.
+    """
+
+    summary: Mapping[str, Any]
+    sections: Sequence[Section]
+    item_tables: Sequence[Table]
+    verdicts: Sequence[Verdict]
 
 
 def run_qa(request: QARequest, *, as_json: bool) -> None:
-    """Run the QA eval, print its report and write it into the output folder.
+    """Run the QA eval as `qa_report` does, and print its report."""
+    report = qa_report(request)
+    if as_json:
+        click.echo(_json(report.summary), nl=False)
+        return
+    remarks = [remark for section in report.sections for remark in section.remarks]
+    print_report(
+        [*(table for section in report.sections for table in section.tables), *report.item_tables],
+        [*remarks, *report.summary["notes"]],
+        [(verdict.question, verdict.statement) for verdict in report.verdicts],
+    )
+
+
+def qa_report(request: QARequest) -> QAReport:
+    """Run the QA eval and write its report into the output folder.
 
     Raises:
         AT2Error: If a file, a pruner, a generator or the folder can't be used.
@@ -102,25 +136,22 @@ def run_qa(request: QARequest, *, as_json: bool) -> None:
         verdicts=results.verdicts,
         item_tables=tables,
         browsed=results.browsed,
-        ours=tuple(name for name in request.judged if name not in _BASELINES),
+        ours=tuple(name for name in request.judged if name not in _baselines(request)),
     )
-    summary = json.dumps(report, indent=2) + "\n"
     for name, text in (
         (ITEMS_FILE, "".join(results.lines)),
         ("report.html", page),
         ("qa.md", qa_markdown(report, results.sections, tables, results.verdicts)),
-        (SUMMARY_FILE, summary),  # last: it marks a finished run
+        (SUMMARY_FILE, _json(report)),  # last: it marks a finished run
     ):
         write_whole(request.output / name, text.encode())
-    if as_json:
-        click.echo(summary, nl=False)
-        return
-    remarks = [remark for section in results.sections for remark in section.remarks]
-    print_report(
-        [*(table for section in results.sections for table in section.tables), *tables],
-        [*remarks, *report["notes"]],
-        [(verdict.question, verdict.statement) for verdict in results.verdicts],
+    return QAReport(
+        summary=report, sections=results.sections, item_tables=tables, verdicts=results.verdicts
     )
+
+
+def _json(summary: Mapping[str, Any]) -> str:
+    return json.dumps(summary, indent=2) + "\n"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -172,12 +203,13 @@ def _run_natural(request: QARequest, plan: Plan, choices: Sequence[Choice]) -> _
     with StepProgress() as progress:
         results = run_cells(plan, progress=progress)
     clusters = item_clusters(plan.items)
+    baselines = _baselines(request)
     summaries = [
         summarise(
             cells,
             items=plan.items,
             clusters=clusters,
-            baselines=_BASELINES,
+            baselines=baselines,
             seed=request.seed,
             prices=request.prices,
         )
@@ -189,7 +221,7 @@ def _run_natural(request: QARequest, plan: Plan, choices: Sequence[Choice]) -> _
     return _Results(
         sections=sections,
         verdicts=[
-            qa_verdict(summary, baselines=_BASELINES, choices=choices, chosen_on=request.chosen_on)
+            qa_verdict(summary, baselines=baselines, choices=choices, chosen_on=request.chosen_on)
             for summary in summaries
         ],
         lines=list(item_lines(plan.items, results, clusters)),

@@ -9,7 +9,12 @@ from typing import TYPE_CHECKING
 import click
 
 from at2_rag.cli.command_line import FiniteRange
-from at2_rag_evals.named_weights import NamedWeights, weights_attributes, with_named
+from at2_rag_evals.named_systems import (
+    NamedSystem,
+    embedding_attributes,
+    weights_attributes,
+    with_named,
+)
 from at2_rag_evals.qa.budgets import Budget, adaptive_name
 from at2_rag_evals.qa.shipped_set import ITEMS
 from at2_rag_evals.request import FILE, FOLDER, EvalRequest, argument, option
@@ -86,7 +91,7 @@ class QARequest(EvalRequest):
     pruners: tuple[str, ...] = system_option(
         "--pruner", DEFAULT_PRUNERS + MORE_PRUNERS, DEFAULT_PRUNERS, help="Judge this pruner"
     )
-    weights: tuple[NamedWeights, ...] = option(
+    weights: tuple[NamedSystem, ...] = option(
         **weights_attributes(DEFAULT_PRUNERS + MORE_PRUNERS),
         heading="What is judged",
     )
@@ -155,6 +160,11 @@ class QARequest(EvalRequest):
         help="Most tokens of an answer.",
         heading="Generators",
     )
+    embeddings: tuple[NamedSystem, ...] = option(
+        "--embedding",
+        **embedding_attributes(DEFAULT_PRUNERS + MORE_PRUNERS),
+        heading="What is judged",
+    )
     embedding_model: str | None = option(
         help="sentence-transformers model of minilm: a folder or a hub id.",
         heading="What is judged",
@@ -219,7 +229,7 @@ class QARequest(EvalRequest):
     def judged(self) -> tuple[str, ...]:
         """All pruners' names, each once, in the report's order."""
         adaptive = [adaptive_name(limit, multi_hop=self.multi_hop) for limit in self.max_missed]
-        names = with_named(tuple(dict.fromkeys(self.pruners)), self.weights)
+        names = with_named(tuple(dict.fromkeys(self.pruners)), self.weights, self.embeddings)
         return tuple(dict.fromkeys((*names, *adaptive)))
 
     @property

@@ -25,7 +25,7 @@ from at2_rag.text.chunks import Chunk, Prior
 from at2_rag_evals.model_record import model_record
 from at2_rag_evals.provenance import files_sha256
 from at2_rag_evals.rankers.base import ItemScores, Ranker
-from at2_rag_evals.rankers.minilm import MiniLMRanker
+from at2_rag_evals.rankers.embedding import EmbeddingRanker
 
 _MOST_CACHE_BYTES = 8 * 2**30
 
@@ -42,7 +42,7 @@ class AT2Ranker(Ranker):
         prior: The prior that MiniLM gives the pruner, as a retriever would: "score" for its ranks,
             "cosine" for its cosines; None for none.
         multi_hop: Whether the pruner asks again beside the best chunk.
-        embedding_model: As of `MiniLMRanker`; used with a prior alone.
+        embedding_model: As of `EmbeddingRanker`; used with a prior alone.
         remember: Whether what is read of chunks is kept for other items that have the same ones.
 
     Attributes:
@@ -66,7 +66,7 @@ class AT2Ranker(Ranker):
         self._model, self._reading, self._head_weights = model, reading, head_weights
         self._remember = remember
         self._prior, self._multi_hop = prior, multi_hop
-        self._retriever = MiniLMRanker(embedding_model, remember=remember) if prior else None
+        self._retriever = EmbeddingRanker(embedding_model, remember=remember) if prior else None
         self.workers = 1 if prior else os.cpu_count() or 1
         self.settings = {
             **model_record(model),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib.metadata import version
 
 from at2_rag.text.chunks import Chunk
@@ -39,13 +39,22 @@ class BM25Ranker(Ranker):
 
     def score(self, query: str, chunks: Sequence[Chunk]) -> ItemScores:
         """Score each chunk; all are 0 if the query or the chunks have no words to match."""
-        words = self._tokenize([query])[0]
+        return ItemScores(tuple(self.index(chunks)(query)))
+
+    def index(self, chunks: Sequence[Chunk]) -> Callable[[str], list[float]]:
+        """Return what scores each of these chunks for a query, from an index that is made once."""
         texts = self._tokenize([chunk.rendered for chunk in chunks])
-        if not words or not any(texts):
-            return ItemScores((0.0,) * len(chunks))
         index = self._bm25s.BM25(method="lucene", k1=1.5, b=0.75)
-        index.index(texts, show_progress=False)
-        return ItemScores(tuple(float(score) for score in index.get_scores(words)))
+        if has_words := any(texts):
+            index.index(texts, show_progress=False)
+
+        def scores(query: str) -> list[float]:
+            words = self._tokenize([query])[0]
+            if not words or not has_words:
+                return [0.0] * len(chunks)
+            return [float(score) for score in index.get_scores(words)]
+
+        return scores
 
     def _tokenize(self, texts: list[str]) -> list[list[str]]:
         # bm25s fails on a list of texts none of which has a word that is no stop word.

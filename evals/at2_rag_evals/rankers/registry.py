@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields
 from types import MappingProxyType
 from typing import Any
 
-from at2_rag_evals.named_weights import NamedWeights
+from at2_rag_evals.named_systems import NamedSystem
 from at2_rag_evals.rankers.base import Ranker
 
 BASELINES = ("random", "first_k", "bm25", "bm25_unstemmed", "minilm", "bm25_minilm")
@@ -37,6 +37,7 @@ class RankerOptions:
         head_weights: The head weights of at2 in most of its forms; None for those shipped.
         embedding_model: The model of `minilm`; None for all-MiniLM-L6-v2.
         weights: Head weights that are systems under their names.
+        embeddings: Embedding models that are systems under theirs.
         remember: Whether systems cache what they made of a text for other items that have it.
     """
 
@@ -44,7 +45,8 @@ class RankerOptions:
     model: str | None = None
     head_weights: str | None = None
     embedding_model: str | None = None
-    weights: tuple[NamedWeights, ...] = ()
+    weights: tuple[NamedSystem, ...] = ()
+    embeddings: tuple[NamedSystem, ...] = ()
     remember: bool = True
 
     @classmethod
@@ -56,7 +58,7 @@ class RankerOptions:
 
 def make_ranker(name: str, options: RankerOptions) -> Ranker:
     """Make the ranker of this name; what it lacks to run is an error here, not while it scores."""
-    named = {each.name: {"head_weights": each.head_weights} for each in options.weights}
+    named = {each.name: {"head_weights": each.spec} for each in options.weights}
     forms: dict[str, Mapping[str, Any]] = {**AT2_FORMS, **named}
     if name in forms:
         from at2_rag_evals.rankers.at2 import AT2Ranker
@@ -69,11 +71,15 @@ def make_ranker(name: str, options: RankerOptions) -> Ranker:
         }
         return AT2Ranker(options.model, name=name, **arguments)
     from at2_rag_evals.rankers.bm25 import BM25Ranker
+    from at2_rag_evals.rankers.embedding import EmbeddingRanker
     from at2_rag_evals.rankers.first_k import FirstKRanker
-    from at2_rag_evals.rankers.minilm import MiniLMRanker
     from at2_rag_evals.rankers.random_order import RandomRanker
     from at2_rag_evals.rankers.rank_fusion import RankFusionRanker
 
+    embedding_models = {"minilm": options.embedding_model}
+    embedding_models |= {each.name: each.spec for each in options.embeddings}
+    if name in embedding_models:
+        return EmbeddingRanker(embedding_models[name], name=name, remember=options.remember)
     match name:
         case "random":
             return RandomRanker(options.seed)
@@ -81,8 +87,6 @@ def make_ranker(name: str, options: RankerOptions) -> Ranker:
             return FirstKRanker()
         case "bm25" | "bm25_unstemmed":
             return BM25Ranker(stemming=name == "bm25")
-        case "minilm":
-            return MiniLMRanker(options.embedding_model, remember=options.remember)
         case "bm25_minilm":
             return RankFusionRanker(options.embedding_model, remember=options.remember)
     raise ValueError(f"there is no ranker {name!r}; the known ones are {', '.join(RANKERS)}")

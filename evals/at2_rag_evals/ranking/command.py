@@ -18,11 +18,16 @@ from at2_rag_evals.ranking.rating import rate_systems
 from at2_rag_evals.ranking.report import NOTES, item_records, summary_tables, verdict
 from at2_rag_evals.ranking.request import RankingRequest
 from at2_rag_evals.ranking.summary import summarise
-from at2_rag_evals.report import publish, run_record
+from at2_rag_evals.report import Report, publish, run_record
 
 
 def run_ranking(request: RankingRequest, *, as_json: bool) -> None:
     """Run the ranking eval, print its report and write it to the output folder, if any."""
+    publish(ranking_report(request), folder=request.output, as_json=as_json)
+
+
+def ranking_report(request: RankingRequest) -> Report:
+    """Run the ranking eval; scores are stored in the output folder, if there is one."""
     import_extra("ir_measures")
     sets = _item_sets(request)
     rankers = [make_ranker(name, RankerOptions.of(request)) for name in request.judged]
@@ -30,18 +35,17 @@ def run_ranking(request: RankingRequest, *, as_json: bool) -> None:
         rated_sets = rate_systems(sets, rankers, path=request.store, progress=progress)
     clusters = clusters_by_id(sets[0].items)
     summaries = [summarise(rated, clusters, seed=request.seed) for rated in rated_sets]
+    embeddings = [each.name for each in request.embeddings]
     settings = {
         "pad_to": sorted(set(request.pad_to)),
         "systems": {ranker.name: dict(ranker.settings) for ranker in rankers},
     }
-    publish(
-        run_record("ranking", request, settings) | {"sets": list(map(asdict, summaries))},
-        {summary.name: list(summary_tables(summary)) for summary in summaries},
-        NOTES,
-        chain.from_iterable(map(item_records, rated_sets)),
-        verdicts=list(map(verdict, summaries)),
-        folder=request.output,
-        as_json=as_json,
+    return Report(
+        record=run_record("ranking", request, settings) | {"sets": list(map(asdict, summaries))},
+        sections={summary.name: list(summary_tables(summary)) for summary in summaries},
+        notes=NOTES,
+        item_records=list(chain.from_iterable(map(item_records, rated_sets))),
+        verdicts=[verdict(summary, embeddings=embeddings) for summary in summaries],
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from at2_rag.report.verdict import Verdict
@@ -30,14 +30,17 @@ RIVALS = ("bm25", "minilm", "bm25_minilm", "bm25_unstemmed")
 """What somebody would use in place of at2. The others are controls."""
 
 
-def verdict(summary: SetSummary) -> Verdict:
-    """Return what the figures of a set say of at2 and its alternatives."""
+def verdict(summary: SetSummary, *, embeddings: Sequence[str] = ()) -> Verdict:
+    """Return what the figures of a set say of at2 and its alternatives.
+
+    `embeddings` are the names of embedding models, which are alternatives beside `RIVALS`.
+    """
     return ranking_verdict(
         f"Does {OURS} rank the gold chunks higher than its alternatives ({summary.name})?",
         f"an {METRIC_TITLES[METRIC]} of",
         summary.by_source[METRIC].get(MACRO, {}),
         summary.differences.get(METRIC, {}).get(MACRO, {}),
-        rivals=RIVALS,
+        rivals=(*RIVALS, *embeddings),
     )
 
 

@@ -6,7 +6,12 @@ from dataclasses import dataclass
 
 import click
 
-from at2_rag_evals.named_weights import NamedWeights, weights_attributes, with_named
+from at2_rag_evals.named_systems import (
+    NamedSystem,
+    embedding_attributes,
+    weights_attributes,
+    with_named,
+)
 from at2_rag_evals.rankers.registry import RANKERS, VARIANTS
 from at2_rag_evals.request import EvalRequest, option
 from at2_rag_evals.system_options import system_option
@@ -25,8 +30,13 @@ class RankingRequest(EvalRequest):
         help="Also judge items padded to N chunks with other items' distractors. May be repeated.",
         heading="Items",
     )
-    weights: tuple[NamedWeights, ...] = option(
+    weights: tuple[NamedSystem, ...] = option(
         **weights_attributes(RANKERS),
+        heading="What is judged",
+    )
+    embeddings: tuple[NamedSystem, ...] = option(
+        "--embedding",
+        **embedding_attributes(RANKERS),
         heading="What is judged",
     )
     embedding_model: str | None = option(
@@ -40,4 +50,4 @@ class RankingRequest(EvalRequest):
     @property
     def judged(self) -> tuple[str, ...]:
         """All systems' names, in the report's order."""
-        return with_named(tuple(dict.fromkeys(self.systems)), self.weights)
+        return with_named(tuple(dict.fromkeys(self.systems)), self.weights, self.embeddings)

@@ -16,6 +16,7 @@ from at2_rag_evals.model_record import model_record
 from at2_rag_evals.rankers.at2 import head_weights_record, load_pruner, shared_cache
 from at2_rag_evals.report import (
     INTERVAL_NOTE,
+    Report,
     difference_cell,
     estimate_cell,
     items_table,
@@ -85,21 +86,20 @@ def run_trimming(request: TrimmingRequest, *, as_json: bool) -> None:
     }
     counts = Counter(item.source for item in items.items)
     tables = [*map(_table, figures), items_table(items.name, counts, items.left_out)]
-    publish(
-        run_record("trimming", request, settings)
+    report = Report(
+        record=run_record("trimming", request, settings)
         | {"left_out": items.left_out, "figures": list(map(asdict, figures))},
-        {"": tables},
-        NOTES,
-        [
+        sections={"": tables},
+        notes=NOTES,
+        item_records=[
             {"source": item.source, "id": item.id, "top_k": top_k, "cut": cut.label}
             | asdict(result)
             for (top_k, cut), results in trimmed.items()
             for item, result in zip(items.items, results, strict=True)
         ],
         verdicts=[verdict(figures)],
-        folder=request.output,
-        as_json=as_json,
     )
+    publish(report, folder=request.output, as_json=as_json)
 
 
 def verdict(figures: Sequence[TrimmingFigures]) -> Verdict:

@@ -18,7 +18,7 @@ from at2_rag.pruner import AT2Pruner
 from at2_rag.readout.calibration import Calibration
 from at2_rag.readout.multi_hop import MultiHop
 from at2_rag.text.chunks import Chunk
-from at2_rag_evals.named_weights import NamedWeights
+from at2_rag_evals.named_systems import NamedSystem
 from at2_rag_evals.qa.budgets import Budget
 from at2_rag_evals.qa.pruners.base import Limit, Pruner
 from at2_rag_evals.qa.pruners.ranking import RankingPruner
@@ -95,12 +95,16 @@ def test_model_pruners_agree_with_the_pruner_itself(
         model=str(scoring_folder),
         head_weights="uniform",
         embedding_model=str(embedding_folder),
-        weights=(NamedWeights("mine", "uniform"),),
+        weights=(NamedSystem("mine", "uniform"),),
+        embeddings=(NamedSystem("other", str(embedding_folder)),),
         train=(train,),
     )
     results = {pruner.name: pruner.prune(item, limit(top_k=3)) for pruner in pruners}
     assert torch.get_num_threads() == threads
-    assert tuple(results) == ("minilm", "all_heads_mean", "at2", "mine", "heads_8", "heads_16")
+    assert tuple(results) == (
+        *("minilm", "other", "all_heads_mean", "at2", "mine", "heads_8", "heads_16"),
+    )
+    assert results["other"].kept == results["minilm"].kept
     assert all(len(set(pruned.kept)) == 3 and pruned.seconds > 0 for pruned in results.values())
     direct = AT2Pruner.from_pretrained(str(scoring_folder), head_weights="uniform")
     kept = direct.prune(item.query, item.chunks, top_k=3).kept
@@ -109,7 +113,7 @@ def test_model_pruners_agree_with_the_pruner_itself(
 
 
 def test_pruners_that_cannot_be_made(tmp_path: Path) -> None:
-    weights = (NamedWeights("mine", "uniform"),)
+    weights = (NamedSystem("mine", "uniform"),)
     with pytest.raises(InputError, match="no pruner 'bm26'; the known ones are none, .*bm25.*mine"):
         make(tmp_path, "none", "bm26", weights=weights)
     with pytest.raises(InputError, match="chosen on training items; pass --train"):

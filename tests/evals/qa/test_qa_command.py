@@ -235,7 +235,7 @@ def test_a_budget_chosen_on_one_run_is_reported_in_the_next(
 def test_without_files_the_shipped_set_is_judged(tmp_path: Path, scoring_folder: Path) -> None:
     options = ("--generator", scoring_folder, "--pruner", "closed_book", "--answer-tokens", 1)
     printed = report(*options, "--output", tmp_path / "out")
-    assert (printed["items"]["judged"], printed["items"]["left_out"]) == (72, {})
+    assert (printed["items"]["judged"], printed["items"]["left_out"]) == (108, {})
     assert [file["name"] for file in printed["settings"]["files"]] == ["items.jsonl"]
 
 

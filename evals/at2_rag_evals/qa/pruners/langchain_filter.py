@@ -13,7 +13,7 @@ from langchain_core.embeddings import Embeddings
 from at2_rag.text.chunks import Chunk
 from at2_rag_evals.provenance import code_version
 from at2_rag_evals.rankers.base import ItemScores, Ranker, readable
-from at2_rag_evals.rankers.minilm import MiniLMRanker
+from at2_rag_evals.rankers.embedding import EmbeddingRanker
 
 _PACKAGES = ("langchain-classic", "langchain-community", "langchain-core")
 
@@ -21,7 +21,7 @@ _PACKAGES = ("langchain-classic", "langchain-community", "langchain-core")
 class MiniLMEmbeddings(Embeddings):
     """The embeddings of `minilm` as LangChain asks for them."""
 
-    def __init__(self, embedder: MiniLMRanker) -> None:
+    def __init__(self, embedder: EmbeddingRanker) -> None:
         self._embedder = embedder
 
     def embed_documents(self, texts: list[str]) -> list[list[float]]:
@@ -44,7 +44,7 @@ class LangChainFilterRanker(Ranker):
 
     name = "langchain_filter"
 
-    def __init__(self, embedder: MiniLMRanker) -> None:
+    def __init__(self, embedder: EmbeddingRanker) -> None:
         self._embedder = embedder
         self.settings = {
             **embedder.settings,

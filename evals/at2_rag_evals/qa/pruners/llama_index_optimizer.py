@@ -20,7 +20,7 @@ from at2_rag_evals.items import content_hash
 from at2_rag_evals.provenance import code_version
 from at2_rag_evals.qa.pruners.base import Limit, Pruned
 from at2_rag_evals.qa.pruners.ranking import RankingPruner, best_within
-from at2_rag_evals.rankers.minilm import MiniLMRanker
+from at2_rag_evals.rankers.embedding import EmbeddingRanker
 from at2_rag_evals.store import Store, settings_key
 
 PERCENTILE_CUTOFF = 0.5  # share of a chunk's sentences that is kept, rounded down, at least one
@@ -29,9 +29,9 @@ PERCENTILE_CUTOFF = 0.5  # share of a chunk's sentences that is kept, rounded do
 class MiniLMEmbedding(BaseEmbedding):
     """The embeddings of `minilm` as LlamaIndex asks for them."""
 
-    _embedder: MiniLMRanker = PrivateAttr()
+    _embedder: EmbeddingRanker = PrivateAttr()
 
-    def __init__(self, embedder: MiniLMRanker) -> None:
+    def __init__(self, embedder: EmbeddingRanker) -> None:
         super().__init__(model_name=str(embedder.settings["model"]))
         self._embedder = embedder
 
@@ -75,7 +75,7 @@ class LlamaIndexPruner:
     budgeted = True
     ordered = True
 
-    def __init__(self, embedder: MiniLMRanker, *, store: Path | None) -> None:
+    def __init__(self, embedder: EmbeddingRanker, *, store: Path | None) -> None:
         self._optimizer = SentenceEmbeddingOptimizer(
             embed_model=MiniLMEmbedding(embedder),
             percentile_cutoff=PERCENTILE_CUTOFF,

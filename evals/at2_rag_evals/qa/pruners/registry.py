@@ -9,13 +9,14 @@ from functools import cache, partial
 from at2_rag.errors import InputError
 from at2_rag.options import Order, PruneOptions
 from at2_rag_evals.extras import import_extra
+from at2_rag_evals.named_systems import with_named
 from at2_rag_evals.qa.budgets import adaptive_name
 from at2_rag_evals.qa.pruners.base import Pruner
 from at2_rag_evals.qa.pruners.ranking import RankingPruner
 from at2_rag_evals.qa.pruners.simple import FIXED, FixedPruner, LastKRanker
 from at2_rag_evals.qa.request import DEFAULT_PRUNERS, MORE_PRUNERS, QARequest
 from at2_rag_evals.rankers import RANKERS, Ranker, RankerOptions, make_ranker
-from at2_rag_evals.rankers.minilm import MiniLMRanker
+from at2_rag_evals.rankers.embedding import EmbeddingRanker
 from at2_rag_evals.rankers.query_heads import EvidenceHeads, QueryHeadsRanker
 
 
@@ -34,7 +35,7 @@ def make_pruners(request: QARequest) -> list[Pruner]:
 
 
 def pruner_table(request: QARequest) -> dict[str, Callable[[], Pruner]]:
-    """Return name -> what makes the pruner, those of named head weights included."""
+    """Return name -> what makes the pruner, those of named systems included."""
     options = replace(RankerOptions.of(request), remember=False)
 
     def ranking(
@@ -55,7 +56,7 @@ def pruner_table(request: QARequest) -> dict[str, Callable[[], Pruner]]:
         "random_k": ranking(partial(make_ranker, "random", options), name="random_k"),
     }
     shared = [name for name in DEFAULT_PRUNERS + MORE_PRUNERS if name in RANKERS]
-    for name in (*shared, *(named.name for named in request.weights)):
+    for name in with_named(shared, request.weights, request.embeddings):
         table.setdefault(name, ranking(partial(make_ranker, name, options)))
     for max_missed in (None, *request.max_missed):
         for multi_hop in (None, True, False):
@@ -91,14 +92,14 @@ def _langchain_filter(request: QARequest) -> Ranker:
         import_extra(module, extra="peers")
     from at2_rag_evals.qa.pruners.langchain_filter import LangChainFilterRanker
 
-    return LangChainFilterRanker(MiniLMRanker(request.embedding_model, remember=False))
+    return LangChainFilterRanker(EmbeddingRanker(request.embedding_model, remember=False))
 
 
 def _llama_index_optimizer(request: QARequest) -> Pruner:
     import_extra("llama_index.core", extra="peers")
     from at2_rag_evals.qa.pruners.llama_index_optimizer import LlamaIndexPruner
 
-    embedder = MiniLMRanker(request.embedding_model, remember=False)
+    embedder = EmbeddingRanker(request.embedding_model, remember=False)
     return LlamaIndexPruner(embedder, store=request.store)
 
 

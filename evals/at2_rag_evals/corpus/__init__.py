@@ -1,0 +1,1 @@
+"""The corpus eval: pruning judged on a user's documents and questions, from retrieval to answer."""
