@@ -66,7 +66,7 @@ def test_what_is_relevant_is_found_out_of_fold(objective: Objective) -> None:
     assert result.faithfulness is not None and result.share_faithfulness is not None
     assert result.faithfulness > (0.85 if objective == "pearson" else 0.7)
     if objective != "pearson":  # one chunk is relevant, which is what shares say
-        assert result.share_faithfulness > 0.95
+        assert result.share_faithfulness > (0.9 if objective == "teacher" else 0.95)  # it is soft
     blind = planted_samples()
     blind.features.log[(slice(None), *TELLING)] = 0
     assert judge(blind, design(objective)).ndcg < 0.8
@@ -260,14 +260,14 @@ def test_mixed_is_gold_where_only_that_is_known_the_teacher_where_only_that_and_
 
 
 def test_gold_labels_judge_where_there_are_any_else_the_teachers_best_chunk() -> None:
-    samples = planted_samples(30)
+    samples = planted_samples()
     assert samples.labels is not None and samples.teacher is not None
     assert samples.judged_by == "gold" and np.array_equal(samples.relevant, samples.labels)
     unlabelled = dataclasses.replace(samples, labels=None)
     assert unlabelled.judged_by == "ablation"
     alone = dataclasses.replace(unlabelled, effects=None)
     assert alone.judged_by == "teacher"
-    known = np.repeat(np.arange(30) % 5 != 4, samples.counts)
+    known = np.repeat(np.arange(60) % 5 != 4, samples.counts)
     assert np.array_equal(alone.relevant, samples.labels & known)
     assert np.array_equal(alone.certain, known)
     result = judge(alone, design("teacher"))
