@@ -61,7 +61,7 @@ from at2_rag.training.fitting.samples import Samples
 from at2_rag.training.fitting.training_data import TrainingData, TrainingPlan
 from at2_rag_evals.rankers.base import Ranker
 from at2_rag_evals.rankers.bm25 import BM25Ranker
-from at2_rag_evals.rankers.minilm import MiniLMRanker
+from at2_rag_evals.rankers.embedding import EmbeddingRanker
 
 HELD_OUT, FITTED = 28, 100  # questions of a source, as in scripts/fit-presets
 ADAPTED_TO = (0, 7, 14, 20)  # questions of a source, of those that were held out
@@ -96,8 +96,10 @@ def main(
     torch.set_num_threads(1)  # as at2-rag train reads, in threads of its own
     ranked = Ranked(questions.chosen)
     if peers or embedding:
-        rankers: dict[str, Ranker] = {BM25: BM25Ranker(), MINILM: MiniLMRanker(batch_size=16)}
-        rankers |= {folder.name: MiniLMRanker(str(folder), batch_size=16) for folder in embedding}
+        rankers: dict[str, Ranker] = {BM25: BM25Ranker(), MINILM: EmbeddingRanker(batch_size=16)}
+        rankers |= {
+            folder.name: EmbeddingRanker(str(folder), batch_size=16) for folder in embedding
+        }
         for name, ranker in rankers.items():
             ranked.add(name, _scores(ranker, questions.chosen))
     for name in names:

@@ -51,14 +51,14 @@ def read_scores(path: Path, examples: Sequence[Example]) -> list[list[float | No
             if not isinstance(row, dict) or None in row:
                 raise DataError(f"{brief(row)}; expected an object, or a field for each column")
             score = _number(row.get("score"))
-            number = _example(row, examples, by_id)
-            if number is None:
+            position = _example(row, examples, by_id)
+            if position is None:
                 unknown += 1
                 continue
-            index = _chunk(row, examples[number])
-            if scores[number][index] is not None:
+            index = _chunk(row, examples[position])
+            if scores[position][index] is not None:
                 raise DataError(f"chunk {index} of {row['id']!r} has a score already; remove one")
-            scores[number][index] = score
+            scores[position][index] = score
         except DataError as error:
             bad.append(f"line {line}: {error}")
     if bad:

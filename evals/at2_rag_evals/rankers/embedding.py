@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -111,7 +112,7 @@ class EmbeddingRanker(Ranker):
 
 def default_is_installed() -> bool:
     """Return whether all-MiniLM-L6-v2 can be used without fetching anything."""
-    return all(find_spec(name) for name in ("sentence_transformers", _WHEEL_PACKAGE))
+    return find_spec("sentence_transformers") is not None and minilm_folder() is not None
 
 
 def _locate(model: str | None) -> tuple[str, Path]:

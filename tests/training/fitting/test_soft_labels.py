@@ -16,7 +16,8 @@ SOURCES = np.array(["a", "b"] * 20)
 
 
 def drawn() -> Floats:
-    return np.random.default_rng(1).normal(size=COUNTS.sum())
+    scores: Floats = np.random.default_rng(1).normal(size=COUNTS.sum())
+    return scores
 
 
 def lists(values: Floats) -> list[Floats]:
