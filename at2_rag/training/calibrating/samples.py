@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -25,6 +26,7 @@ from at2_rag.text.echo import without_echoes
 from at2_rag.training.calibrating.examples import CalibrationExamples, known_priors
 from at2_rag.training.calibrating.multi_hop import MultiHopSample
 from at2_rag.training.calibrating.probabilities import CalibrationSample, ScoredSample
+from at2_rag.training.calibrating.sentences import gold_sentences
 from at2_rag.training.collection.collection import Collection, Row, reading_depth
 from at2_rag.training.collection.features import (
     FeatureCollection,
@@ -34,6 +36,8 @@ from at2_rag.training.collection.features import (
 from at2_rag.training.collection.samples import content_hash
 from at2_rag.training.collection.sentences import SentenceCollection
 from at2_rag.training.fitting.cross_validation import assign_folds
+
+MOST_WITH_SENTENCES = 200  # questions whose sentences are read
 
 Float32s = npt.NDArray[np.float32]
 
@@ -112,12 +116,22 @@ class SampleReader:
         return result
 
     def read_sentences(self, examples: Sequence[Example]) -> dict[int, Float32s]:
-        """Return the scores [U] of each example's sentences, by the example's index."""
+        """Return the scores [U] of examples' sentences, by the example's index.
+
+        Read are examples of which it is known what sentences hold evidence, evenly spread if there
+        are more than `MOST_WITH_SENTENCES`: all of their chunks are read again.
+        """
+        known = [i for i, example in enumerate(examples) if gold_sentences(example) is not None]
+        known = known[:: math.ceil(len(known) / MOST_WITH_SENTENCES)]
         collection = SentenceCollection(
-            self._scoring_model, self.weights, examples, self.folder, store=self.store
+            self._scoring_model,
+            self.weights,
+            [examples[index] for index in known],
+            self.folder,
+            store=self.store,
         )
         rows = self._collect("reading sentences", collection)
-        return {index: row["scores"] for index, row in rows.items()}
+        return {known[number]: row["scores"] for number, row in rows.items()}
 
     def _collect(self, stage: str, collection: Collection) -> Mapping[int, Row]:
         return collection.collect(
