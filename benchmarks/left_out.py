@@ -10,15 +10,17 @@ passages with it. Key heads and shortlists are the presets', which all sources c
 from __future__ import annotations
 
 import json
+import math
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, TypeAlias
 
 import click
 import numpy as np
 import torch
-from report import FOLDER, Row, markdown_table
+from report import FOLDER, Row, Value, markdown_table
 from rich.console import Console
 from sklearn.metrics import log_loss
 
@@ -28,7 +30,7 @@ from at2_rag.data.clusters import item_clusters
 from at2_rag.data.examples import Example, draw_per_source, linked_sources, read_examples
 from at2_rag.model.hub import DEFAULT_MODEL
 from at2_rag.model.loading import LoadedModel
-from at2_rag.options import PruneOptions
+from at2_rag.options import DEFAULT_MAX_MISSED, PruneOptions
 from at2_rag.progress import StepProgress
 from at2_rag.readout.head_weights import HeadWeights
 from at2_rag.readout.prior import prior_terms
@@ -66,7 +68,9 @@ from at2_rag_evals.rankers.embedding import EmbeddingRanker
 HELD_OUT, FITTED = 28, 100  # questions of a source, as in scripts/fit-presets
 ADAPTED_TO = (0, 7, 14, 20)  # questions of a source, of those that were held out
 DRAWS = 5  # of these
-LIMITS = (0.02, 0.03, 0.05, 0.07, 0.1, 0.15)  # of `max_missed`
+LIMITS = (0.03, 0.05, 0.07, 0.1, 0.15)  # of `max_missed`
+NEAR_BEST = (0.02, 0.03, 0.05, 0.1)
+BEST_PART = (0.3, 0.4, 0.5)
 OURS, BM25, MINILM = "at2", "BM25", "MiniLM"
 
 
@@ -107,9 +111,10 @@ def main(
             preset = Preset.load(presets, name)
             samples = preset.read(loaded, questions, progress)
             without = preset.fitted(loaded, training, progress)
+            shape = preset.weights.weight.shape
             predictions = predict_left_out_sources(
                 samples,
-                preset.weights.weight.shape,
+                shape,
                 without,
                 linked=linked,
                 progress=lambda done, total: progress("sources left out", done, total),
@@ -128,9 +133,21 @@ def main(
             click.echo(markdown_table("With MiniLM's cosines as prior", list(ranked.rows())))
         rows = list(adapted_rows(predictions))
         click.echo(markdown_table("Calibration adapted to questions of the source", rows))
-        for limit in LIMITS:
-            rows = list(kept_rows(retrieved, questions.chosen, limit))
-            click.echo(markdown_table(f"Kept with max_missed={limit}", rows))
+        twins = [s for s in samples if s.is_retrieved or s.kind.startswith("twin")]
+        of_twins = predict_left_out_sources(twins, shape, without, linked=linked)
+        fitted = {row.sample.source: row.calibration for row in of_twins}
+        designs = {
+            "lists of all kinds": predictions,
+            "as retrieved, and twins": [
+                predict(row.sample, row.scores, fitted[row.sample.source]) for row in predictions
+            ],
+        }
+        rows = [{"fitted to": name, **_overall(rows)} for name, rows in designs.items()]
+        click.echo(markdown_table("Probabilities, means over sources", rows))
+        rules = list(kept_by_rules(retrieved, questions.chosen))
+        click.echo(markdown_table("Kept by several rules", rules))
+        rows = list(kept_rows(retrieved, questions.chosen, missed(DEFAULT_MAX_MISSED)))
+        click.echo(markdown_table(f"Kept with max_missed={DEFAULT_MAX_MISSED}", rows))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -301,15 +318,71 @@ def _adapted(known: Sequence[Prediction], judged: Sequence[Prediction]) -> list[
     ]
 
 
+def _overall(predictions: Sequence[Prediction]) -> dict[str, Value]:
+    *figures, _ = judge_sources(predictions)  # the last is of all sources
+
+    def mean(name: str) -> float:
+        return float(np.nanmean([getattr(row, name) for row in figures]))
+
+    expected = [row.expected for row in figures]
+    return {
+        "ECE": mean("error"),
+        "most of a source": max(row.error for row in figures),
+        "expected": f"{min(expected):.2f} to {max(expected):.2f}",
+        "AUROC": mean("auroc"),
+        "of twins": mean("auroc_of_twins"),
+        "lost": mean("lost"),
+        "most lost": max(row.lost for row in figures),
+        "recognised": mean("recognised"),
+    }
+
+
+Rule: TypeAlias = Callable[[Prediction], Sequence[int]]
+"""Returns the indices of the chunks that are kept."""
+
+
+def missed(limit: float) -> Rule:
+    """Return the rule of `max_missed`, with its floor."""
+    options = PruneOptions(max_missed=limit, keep_if_unsure=3)
+    return lambda row: select(row.scores, options, probabilities=row.probabilities).kept
+
+
+def near_best(share: float) -> Rule:
+    """Return the rule that keeps what has a share of the best chunk's probability."""
+    return lambda row: np.flatnonzero(row.probabilities >= share * row.probabilities.max()).tolist()
+
+
+def best_part(share: float) -> Rule:
+    """Return the rule that keeps a share of the list, the best of it."""
+    return lambda row: np.argsort(-row.scores, kind="stable")[
+        : math.ceil(share * len(row.scores))
+    ].tolist()
+
+
+def kept_by_rules(predictions: Sequence[Prediction], questions: Sequence[Example]) -> Iterator[Row]:
+    """Yield what rules keep, means over sources and the least of a source."""
+    rules = {f"max_missed={limit}": missed(limit) for limit in LIMITS}
+    rules |= {f"{share} of the best one's probability": near_best(share) for share in NEAR_BEST}
+    rules |= {f"the best {share:.0%}": best_part(share) for share in BEST_PART}
+    for name, rule in rules.items():
+        *by_source, macro = kept_rows(predictions, questions, rule)
+        yield {
+            "rule": name,
+            "one gold": macro["one gold"],
+            "least": float(np.nanmin([row["one gold"] for row in by_source])),
+            "two or three": macro["two or three"],
+            "least of these": float(np.nanmin([row["two or three"] for row in by_source])),
+            "words": macro["words"],
+        }
+
+
 def kept_rows(
-    predictions: Sequence[Prediction], questions: Sequence[Example], limit: float
-) -> Iterator[Row]:
+    predictions: Sequence[Prediction], questions: Sequence[Example], rule: Rule
+) -> Iterator[dict[str, Any]]:
     """Yield of each source how often all gold is kept, and how much, and last of all sources."""
     by_source: dict[str, list[tuple[int, bool, float]]] = {}
     for row in predictions:
-        question = questions[row.sample.question]
-        options = PruneOptions(max_missed=limit, keep_if_unsure=3)
-        kept = list(select(row.scores, options, probabilities=row.probabilities).kept)
+        question, kept = questions[row.sample.question], list(rule(row))
         words = np.array([max(1, len(chunk.rendered.split())) for chunk in question.chunks])
         gold = np.flatnonzero(question.labels)
         all_gold = set(gold.tolist()) <= set(kept)

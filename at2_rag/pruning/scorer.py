@@ -281,12 +281,8 @@ class Scorer:
         if calibration is None:
             return ChunkScores(scores)
         evidence = calibration.evidence(read.features, job.layout.owners)
-        return ChunkScores(
-            scores,
-            calibration.probabilities(scores, evidence),
-            calibration.answerable(scores, evidence),
-            evidence,
-        )
+        answerable = calibration.answerable(scores, evidence)
+        return ChunkScores(scores, calibration.probabilities(scores, answerable), answerable)
 
     def _units_of(
         self, job: _Job, first: ChunkScores, last: ChunkScores, sentences: Floats

@@ -8,9 +8,9 @@ readout of the same features is fitted to tell evidence from everything else, ov
 without any evidence included. The log-sum-exp of its logits over the call's chunks is the call's
 *evidence*. Both probabilities are logistic functions (Platt scaling; J. Platt, "Probabilistic
 Outputs for Support Vector Machines", 1999): for a chunk of its score, the logarithm of its share of
-the softmax, the call's evidence and the logarithm of the number of chunks; for a call of all these,
-but for the score, of its best chunk. So within a call a chunk that scores higher is never less
-likely to be relevant.
+the softmax and the logarithm of the number of chunks; for a call of these of its best chunk, and of
+the evidence. No chunk is likelier relevant than the question is answerable, and within a call a
+chunk that scores higher is never less likely to be relevant.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ import numpy.typing as npt
 from at2_rag.arrays import Floats
 from at2_rag.errors import HeadWeightsError
 
-CHUNK_TERMS = ("score", "log_share", "evidence", "log_count", "constant")
+CHUNK_TERMS = ("score", "log_share", "log_count", "constant")
 """What decides a chunk's probability."""
 
-CALL_TERMS = ("best_log_share", "evidence", "log_count", "constant")
+CALL_TERMS = ("best_score", "best_log_share", "evidence", "log_count", "constant")
 """What decides a call's probability."""
 
 RISING = 2
@@ -68,20 +68,16 @@ class Calibration:
         logits = weighted(features, self.evidence_weight) + self.evidence_bias
         return total_evidence(logits, owners)
 
-    def probabilities(self, scores: npt.ArrayLike, evidence: float) -> Floats:
+    def probabilities(self, scores: npt.ArrayLike, answerable: float) -> Floats:
         """Return for each chunk of a call the probability that it is relevant, [S] in [0, 1].
 
-        `scores` [S] are those of all of its chunks, `evidence` is the call's.
+        `scores` [S] are those of all of its chunks; `answerable` is the most that any can have.
         """
-        return logistic(chunk_terms(scores, evidence), self.chunk)
+        return np.minimum(logistic(chunk_terms(scores), self.chunk), answerable)
 
     def answerable(self, scores: npt.ArrayLike, evidence: float) -> float:
-        """Return the probability that some chunk of a call, of at least one, holds the answer.
-
-        It is never below that of the chunk that is most likely relevant.
-        """
-        likely = float(logistic(call_terms(scores, evidence), self.call))
-        return max(likely, float(self.probabilities(scores, evidence).max()))
+        """Return the probability that some chunk of a call, of at least one, holds the answer."""
+        return float(logistic(call_terms(scores, evidence), self.call))
 
     @property
     def slope(self) -> float:
@@ -164,19 +160,18 @@ def total_evidence(logits: npt.ArrayLike, owners: npt.ArrayLike | None = None) -
     return _log_sum(values)
 
 
-def chunk_terms(scores: npt.ArrayLike, evidence: float) -> Floats:
-    """Return the `CHUNK_TERMS`, but for the constant, of a call's chunks, [S, 4]."""
+def chunk_terms(scores: npt.ArrayLike) -> Floats:
+    """Return the `CHUNK_TERMS`, but for the constant, of a call's chunks, [S, 3]."""
     values = np.asarray(scores, dtype=np.float64)
-    terms = np.empty((len(values), 4))
-    terms[:, 0], terms[:, 1] = values, values - _log_sum(values)
-    terms[:, 2], terms[:, 3] = evidence, np.log(max(1, len(values)))
-    return terms
+    log_count = np.full(len(values), np.log(max(1, len(values))))
+    return np.stack([values, values - _log_sum(values), log_count], axis=1)
 
 
 def call_terms(scores: npt.ArrayLike, evidence: float) -> Floats:
-    """Return the `CALL_TERMS`, but for the constant, of a call with at least one chunk, [3]."""
+    """Return the `CALL_TERMS`, but for the constant, of a call with at least one chunk, [4]."""
     values = np.asarray(scores, dtype=np.float64)
-    return np.array([values.max() - _log_sum(values), evidence, np.log(len(values))])
+    best = values.max()
+    return np.array([best, best - _log_sum(values), evidence, np.log(len(values))])
 
 
 def _log_sum(values: Floats) -> float:

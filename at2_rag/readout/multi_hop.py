@@ -145,10 +145,10 @@ def after_multi_hop(
         calibration: The calibration of the first scores.
     """
     scores = second_scores(first.scores, best, others, second)
-    if first.probabilities is None or first.evidence is None or calibration is None:
+    if first.probabilities is None or calibration is None:
         return ChunkScores(_best_first(np.maximum(scores, first.scores), best))
     slope, logits = max(calibration.slope, _LEAST_SLOPE), _logit(first.probabilities)
-    beside_best = logistic(chunk_terms(scores[others], first.evidence), weights.chunk)
+    beside_best = logistic(chunk_terms(scores[others]), weights.chunk)
     before, sure = first.probabilities[others], first.probabilities[best]
     likely = before + sure * np.maximum(beside_best - before, 0.0)
     # A raised chunk has the score that would have been as likely at the first reading.
@@ -159,7 +159,7 @@ def after_multi_hop(
     likely = 1 / (1 + np.exp(-logits - slope * rise))
     likely[best] = likely.max()
     answerable = None if first.answerable is None else max(first.answerable, float(likely[best]))
-    return ChunkScores(scores, likely, answerable, first.evidence)
+    return ChunkScores(scores, likely, answerable)
 
 
 def _best_first(scores: Floats, best: int) -> Floats:

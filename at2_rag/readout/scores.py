@@ -37,11 +37,9 @@ class ChunkScores(UnitScores):
     Attributes:
         answerable: The probability that any chunk holds the answer; None where the head weights
             aren't calibrated.
-        evidence: The evidence of the call, see `Calibration`; None likewise.
     """
 
     answerable: float | None = None
-    evidence: float | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -58,9 +58,9 @@ class SentenceWeights:
         owners = [index for index, _, _ in spans]
         terms = sentence_terms(first, last.scores, sentences, owners)
         scores: Floats = terms @ np.array(self.score)
-        if last.evidence is None or last.probabilities is None:
+        if last.probabilities is None:
             return UnitScores(scores)
-        likely = logistic(chunk_terms(scores, last.evidence), self.likely)
+        likely = logistic(chunk_terms(scores), self.likely)
         return UnitScores(scores, np.minimum(likely, last.probabilities.max()))
 
     def numbers(self) -> dict[str, Any]:

@@ -31,8 +31,8 @@ CHUNKS = [
     "Nobody knows when the mill was built.",
     "A lamp stood in the tower.",
 ]
-CHUNK, CALL = (0.3, 0.9, 0.1, -0.2, 1.0), (0.2, 0.2, 0.1, 1.5)
-DOUBTING_CHUNK, DOUBTING_CALL = (0.3, 0.9, 0.1, -0.2, -9.0), (0.0, 0.0, 0.0, -4.0)
+CHUNK, CALL = (0.3, 0.9, -0.2, 1.0), (0.1, 0.2, 0.2, 0.1, 1.5)
+DOUBTING_CHUNK, DOUBTING_CALL = (0.3, 0.9, -0.2, -9.0), (0.0, 0.0, 0.0, 0.0, -4.0)
 PLAIN = random_weights(tiny_model(), tiny_tokenizer(), "together", "apart")
 
 
@@ -53,12 +53,13 @@ def by_hand(pruner: AT2Pruner) -> tuple[list[float], float]:
     total = math.log(math.fsum(map(math.exp, scores)))
     by_chunk = [0.25 + pruner.head_weights.bias - one for one in scores]
     evidence, count = math.log(math.fsum(map(math.exp, by_chunk))), math.log(len(scores))
-    slope, share, *slopes, constant = CHUNK
-    of_call = slopes[0] * evidence + slopes[1] * count + constant
+    slope, share, of_count, constant = CHUNK
+    of_call = of_count * count + constant
     logits = [slope * one + share * (one - total) + of_call for one in scores]
-    call = CALL[0] * (max(scores) - total) + CALL[1] * evidence + CALL[2] * count + CALL[3]
-    likely = [1 / (1 + math.exp(-logit)) for logit in logits]
-    return likely, max(1 / (1 + math.exp(-call)), *likely)
+    terms = (max(scores), max(scores) - total, evidence, count, 1.0)
+    call = math.fsum(a * b for a, b in zip(CALL, terms, strict=True))
+    answerable = 1 / (1 + math.exp(-call))
+    return [min(answerable, 1 / (1 + math.exp(-logit))) for logit in logits], answerable
 
 
 def test_chunks_and_call_have_their_probabilities(pruner: AT2Pruner) -> None:

@@ -37,7 +37,7 @@ CHUNKS = [
     Chunk("Boats pass below it.", "The bridge"),
     Chunk("A lamp stood in the tower."),
 ]
-CHUNK = (0.2, 0.7, 0.1, -0.3, 0.3)
+CHUNK = (0.2, 0.7, -0.3, 0.3)
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +48,7 @@ def weights() -> HeadWeights:
         plain,
         multi_hop=MultiHop(second, 0.5, CHUNK),
         calibration=Calibration(
-            -plain.weight, 0.25, (0.3, 0.9, 0.1, -0.2, 1.0), (0.2, 0.2, 0.1, 1.5)
+            -plain.weight, 0.25, (0.3, 0.9, -0.2, 1.0), (0.1, 0.2, 0.2, 0.1, 1.5)
         ),
         prior_weight=0.6,
     )
@@ -91,10 +91,10 @@ def by_hand(pruner: AT2Pruner, first: list[float]) -> tuple[list[float], list[fl
     shift = math.log(mass / math.fsum(map(math.exp, raw)))
     logits = [0.25 + weights.bias - value for value in plain(pruner)]
     evidence = math.log(math.fsum(map(math.exp, logits)))
-    slope, share, of_evidence, of_count, constant = CHUNK
-    fixed = of_evidence * evidence + of_count * math.log(len(others)) + constant
-    fixed -= share * math.log(mass)
-    likely = weights.calibration.probabilities(first, evidence).tolist()
+    slope, share, of_count, constant = CHUNK
+    fixed = of_count * math.log(len(others)) + constant - share * math.log(mass)
+    answerable = weights.calibration.answerable(first, evidence)
+    likely = weights.calibration.probabilities(first, answerable).tolist()
     scores, best_likely = list(first), likely[best]
     for index, value in zip(others, raw, strict=True):
         beside = 1 / (1 + math.exp(-((slope + share) * (value + shift) + fixed)))
@@ -219,7 +219,7 @@ def test_the_question_is_not_read_again_where_that_changes_nothing(
     assert scored(pruner.prune(QUERY, CHUNKS, max_missed=0.0, top_k=1)) == scored(once)
     assert_like(pruner.prune(QUERY, CHUNKS, max_missed=0.0, top_k=1, unit="sentence"), again)
     assert weights.calibration is not None
-    unsure = dataclasses.replace(weights.calibration, chunk=(0.3, 0.9, 0.1, -0.2, -9.0))
+    unsure = dataclasses.replace(weights.calibration, chunk=(0.3, 0.9, -0.2, -9.0))
     doubter = tiny_pruner(dataclasses.replace(weights, calibration=unsure))
     assert_like(doubter.prune(QUERY, CHUNKS, max_missed=0.0), once)
     one = pruner.prune(QUERY, CHUNKS[:1], top_k=1, multi_hop=True)
@@ -300,7 +300,7 @@ def test_the_weights_are_saved_and_checked(weights: HeadWeights, tmp_path: Path)
         dataclasses.replace(weights, multi_hop=MultiHop(weight, 1.0, CHUNK))
     bad: list[tuple[Any, str]] = [
         ((weight + np.nan, 1.0, CHUNK), "NaN or infinity"),
-        ((weight, 1.0, (1.0,)), "expected 6 finite"),
+        ((weight, 1.0, (1.0,)), "expected 5 finite"),
         ((weight, -1.0, CHUNK), "number of first_score for a multi-hop chunk is -1.0"),
     ]
     for arguments, message in bad:

@@ -13,7 +13,7 @@ from at2_rag.errors import HeadWeightsError
 from at2_rag.readout.calibration import Calibration
 
 WEIGHT = np.arange(6, dtype=np.float32).reshape(1, 2, 3)
-CHUNK, CALL = (0.5, 1.5, 0.2, -0.7, -0.25), (-0.3, 0.8, 0.4, 0.1)
+CHUNK, CALL = (0.5, 1.5, -0.7, -0.25), (0.6, -0.3, 0.8, 0.4, 0.1)
 
 
 def make(**changes: Any) -> Calibration:
@@ -28,11 +28,13 @@ def logistic(value: float) -> float:
 def test_probabilities_by_hand() -> None:
     scores = [2.0, -1.0, 0.5]
     total = math.log(sum(map(math.exp, scores)))
-    of_call = 0.2 * 3 - 0.7 * math.log(3) - 0.25
+    of_call = -0.7 * math.log(3) - 0.25
     expected = [logistic(0.5 * one + 1.5 * (one - total) + of_call) for one in scores]
-    assert make().probabilities(scores, 3.0) == pytest.approx(expected, rel=1e-12)
-    expected_call = logistic(-0.3 * (2.0 - total) + 0.8 * 3 + 0.4 * math.log(3) + 0.1)
-    assert make().answerable(scores, 3.0) == pytest.approx(expected_call, rel=1e-12)
+    assert make().probabilities(scores, 1.0) == pytest.approx(expected, rel=1e-12)
+    capped = [min(expected[2] + 0.01, one) for one in expected]
+    assert make().probabilities(scores, expected[2] + 0.01) == pytest.approx(capped, rel=1e-12)
+    logit = 0.6 * 2.0 - 0.3 * (2.0 - total) + 0.8 * 3 + 0.4 * math.log(3) + 0.1
+    assert make().answerable(scores, 3.0) == pytest.approx(logistic(logit), rel=1e-12)
     features = [[1.0, 0.0, 0.0, 0.0, 0.0, 1.0], [0.0, 2.0, 0.0, 0.0, 0.0, 0.0]]
     assert make().evidence(features) == pytest.approx(math.log(math.exp(5.5) + math.exp(2.5)))
     assert make().evidence([*features, [math.nan] * 6]) == make().evidence(features)
@@ -44,23 +46,24 @@ def test_probabilities_by_hand() -> None:
 def test_a_higher_score_is_never_less_likely_whatever_the_order(seed: int) -> None:
     rng = np.random.default_rng(seed)
     calibration = make(
-        chunk=(*rng.exponential(size=2), *rng.normal(size=3)), call=tuple(rng.normal(size=4))
+        chunk=(*rng.exponential(size=2), *rng.normal(size=2)), call=tuple(rng.normal(size=5))
     )
-    scores, best = rng.normal(0, 5, int(rng.integers(1, 30))), float(rng.normal())
-    likely = calibration.probabilities(scores, best)
+    scores, evidence = rng.normal(0, 5, int(rng.integers(1, 30))), float(rng.normal())
+    answerable = calibration.answerable(scores, evidence)
+    likely = calibration.probabilities(scores, answerable)
     assert np.all(np.diff(likely[np.argsort(scores)]) >= 0)
-    assert ((likely >= 0) & (likely <= 1)).all()
+    assert ((likely >= 0) & (likely <= answerable)).all() and answerable <= 1
     order = rng.permutation(len(scores))
-    assert calibration.probabilities(scores[order], best) == pytest.approx(likely[order], abs=1e-12)
-    expected = calibration.answerable(scores, best)
-    assert calibration.answerable(scores[order], best) == pytest.approx(expected)
+    again = calibration.probabilities(scores[order], answerable)
+    assert again == pytest.approx(likely[order], abs=1e-12)
+    assert calibration.answerable(scores[order], evidence) == pytest.approx(answerable)
 
 
 def test_extreme_scores_give_no_warning_and_finite_numbers() -> None:
     for scores in ([1e6, -1e6], [-1e9], [0.0] * 5):
-        for best in (-1e6, 1e6):
-            assert np.isfinite(make().probabilities(scores, best)).all()
-            assert math.isfinite(make().answerable(scores, best))
+        for evidence in (-1e6, 1e6):
+            answerable = make().answerable(scores, evidence)
+            assert np.isfinite([answerable, *make().probabilities(scores, answerable)]).all()
 
 
 def test_its_numbers_survive_json() -> None:
@@ -72,10 +75,13 @@ def test_its_numbers_survive_json() -> None:
 @pytest.mark.parametrize(
     ("numbers", "message"),
     [
-        ({"chunk": (1.0, 1.0)}, "numbers for a chunk are .*; expected 5 finite ones"),
-        ({"call": (1.0, math.nan, 0.0, 0.0)}, "numbers for a call are .*; expected 4 finite ones"),
+        ({"chunk": (1.0, 1.0)}, "numbers for a chunk are .*; expected 4 finite ones"),
         (
-            {"chunk": (1.0, -0.1, 0.0, 0.0, 0.0)},
+            {"call": (1.0, math.nan, 0.0, 0.0, 0.0)},
+            "numbers for a call are .*; expected 5 finite ones",
+        ),
+        (
+            {"chunk": (1.0, -0.1, 0.0, 0.0)},
             "number of log_share for a chunk is -0.1; .* below 0",
         ),
         ({"evidence_bias": math.inf}, "evidence weights hold NaN or infinity"),

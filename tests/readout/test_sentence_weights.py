@@ -32,7 +32,7 @@ CHUNKS = [
     Chunk("Steventon is where Jane Austen was born. Most houses in there are small.", "Steventon"),
     Chunk("Boats pass below the old bridge. Nobody who lives here counts them.", "The bridge"),
 ]
-SENTENCES = SentenceWeights((1.5, -0.5, 0.75), (0.1, 0.8, 0.3, -0.4, 1.0))
+SENTENCES = SentenceWeights((1.5, -0.5, 0.75), (0.1, 0.8, -0.4, 1.0))
 
 
 @pytest.fixture(scope="module")
@@ -41,9 +41,9 @@ def weights() -> HeadWeights:
     second = np.random.default_rng(5).normal(size=plain.weight.shape[1:]).astype(np.float32)
     return dataclasses.replace(
         plain,
-        multi_hop=MultiHop(second, 0.5, (0.2, 0.7, 0.1, 0.0, 0.3)),
+        multi_hop=MultiHop(second, 0.5, (0.2, 0.7, 0.1, 0.3)),
         calibration=Calibration(
-            -plain.weight, 0.25, (0.3, 0.9, 0.1, -0.2, 1.0), (0.2, 0.2, 0.1, 1.5)
+            -plain.weight, 0.25, (0.3, 0.9, -0.2, 1.0), (0.1, 0.2, 0.2, 0.1, 1.5)
         ),
         sentences=SENTENCES,
     )
@@ -62,8 +62,7 @@ def by_hand(weights: HeadWeights, multi_hop: bool) -> tuple[Any, Any]:
         for chunk, score in zip(owners, sentences, strict=True)
     ]
     total = math.log(math.fsum(map(math.exp, scores)))
-    evidence = math.log(math.fsum(math.exp(0.25 + weights.bias - score) for score in first))
-    of_call = 0.3 * evidence - 0.4 * math.log(len(scores)) + 1.0
+    of_call = -0.4 * math.log(len(scores)) + 1.0
     logits = [0.1 * one + 0.8 * (one - total) + of_call for one in scores]
     return scores, [1 / (1 + math.exp(-logit)) for logit in logits]
 
@@ -115,9 +114,9 @@ def test_no_sentence_is_likelier_than_the_likeliest_chunk() -> None:
     spans = [(0, 0, 1), (1, 0, 1), (1, 2, 3)]
     sentences = np.array([0.0, 4.0, -4.0])
     for likely in (0.9999, 0.2, 1e-6):
-        read = ChunkScores(np.array([1.0, 2.0]), np.array([likely / 2, likely]), likely, 0.5)
+        read = ChunkScores(np.array([1.0, 2.0]), np.array([likely / 2, likely]), likely)
         judged = SENTENCES.judge(read.scores, read, sentences, spans)
-        by_weights = logistic(chunk_terms(judged.scores, 0.5), SENTENCES.likely)
+        by_weights = logistic(chunk_terms(judged.scores), SENTENCES.likely)
         assert judged.probabilities == pytest.approx(np.minimum(by_weights, likely))
 
 

@@ -33,7 +33,6 @@ class MultiHopSample:
     fold: int
     scores: Floats  # [S], first scores of all chunks, S at least 2
     gold: Bools  # [S]
-    evidence: float  # of the first reading
     best: int  # index of the chunk with the greatest first score
     others: Indices  # [O], of those that were read again
     features: npt.NDArray[np.float32]  # [O, L x H], of these
@@ -84,7 +83,7 @@ def fit_multi_hop(
     scored, after = [], []
     for sample, of_others, weight in zip(samples, ranked, out_of_fold(ranked, _fit), strict=True):
         second = of_others.terms @ weight
-        terms = chunk_terms(divided_anew(sample.scores[sample.others], second), sample.evidence)
+        terms = chunk_terms(divided_anew(sample.scores[sample.others], second))
         scored.append(of_others._replace(source=sample.source, terms=terms))
         after.append(second_scores(sample.scores, sample.best, sample.others, second))
     chunk = fit_logistic(scored, name="second gold label", rising=RISING)

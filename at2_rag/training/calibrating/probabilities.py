@@ -28,7 +28,17 @@ from at2_rag.training.calibrating.fits import (
 from at2_rag.training.collection.lists import ListKind
 
 EVIDENCE_RIDGE = 0.1  # of the second readout, on the weights of standardised features
-RETRIEVED_WEIGHT = 3.0  # of a list as retrieved, where all others of a question weigh 1
+LISTS_OF_CHUNKS: Mapping[ListKind, float] = {
+    "retrieved": 3.0,
+    "twin with gold": 1.0,
+    "twin without gold": 1.0,
+    "with an echo": 1.0,
+}
+"""Kinds of lists that chunks' probabilities are fitted to, with the weight of each.
+
+Of others, which are short or all unrelated, all that matters is that no chunk is likelier than the
+question is answerable.
+"""
 _LEAST_SCALE = 0.1  # of scores that say nothing
 
 
@@ -53,11 +63,6 @@ class CalibrationSample:
     def is_ranked(self) -> bool:
         """Whether its ranking can be judged: it is as retrieved, with gold and other chunks."""
         return self.is_retrieved and bool(self.gold.any()) and not self.gold.all()
-
-    @property
-    def weight(self) -> float:
-        """How much the list counts beside others of its source."""
-        return RETRIEVED_WEIGHT if self.is_retrieved else 1.0
 
     @property
     def is_answered(self) -> bool:
@@ -102,18 +107,17 @@ def fit_calibration(
 ) -> Calibration:
     """Return the calibration, its readout shaped [P, L, H], that makes the labels likeliest.
 
+    Chunks' probabilities are fitted to the `LISTS_OF_CHUNKS`, calls' to lists of all kinds.
+
     With a `start`, a calibration fitted to other questions, its readout is kept and its slopes are
     changed as far as these questions call for it, which takes far fewer of them. The evidence of
     `scored` is by that readout then.
-
-    Lists as retrieved count `RETRIEVED_WEIGHT` times for chunks' probabilities, of which they are
-    the usual case; for calls' all lists count the same.
     """
     of_chunks, of_calls = [], []
     for sample, scores, evidence in scored:
         source, fold = sample.source, sample.fold
-        terms = chunk_terms(scores, evidence)
-        of_chunks.append(Labelled(source, fold, terms, sample.gold, sample.weight))
+        if weight := LISTS_OF_CHUNKS.get(sample.kind, 0.0):
+            of_chunks.append(Labelled(source, fold, chunk_terms(scores), sample.gold, weight))
         answered = np.array([sample.is_answered])
         of_calls.append(Labelled(source, fold, call_terms(scores, evidence)[None], answered))
     before = (None, None) if start is None else (start.chunk, start.call)

@@ -102,13 +102,12 @@ class SampleReader:
         clusters = item_clusters(examples)
         result = {}
         for question, features in self._features(folder, questions, ("together",)).items():
-            sample, scores, evidence = rows[question]
+            sample, scores, _ = rows[question]
             result[indices[question]] = MultiHopSample(
                 sample.source,
                 sample.fold,
                 scores,
                 sample.gold,
-                evidence,
                 *read[question],
                 features,
                 cluster=clusters[sample.question],

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -18,13 +17,6 @@ from at2_rag.training.calibrating.fits import Labelled, fit_logistic, fit_rankin
 from at2_rag.training.calibrating.probabilities import ScoredSample
 
 RIDGE = 1e-3  # on the three numbers, of standardised terms
-
-
-class SentenceSample(NamedTuple):
-    """The sentences of one question's chunks, after one reading or two."""
-
-    ranked: Labelled  # [U, 3] `SENTENCE_TERMS`, and which sentences hold evidence
-    evidence: float  # of the question's chunks
 
 
 def gold_sentences(example: Example) -> Bools | None:
@@ -55,15 +47,15 @@ def sentence_samples(
     examples: Sequence[Example],
     sentence_scores: Mapping[int, npt.NDArray[np.float32]],
     after: Mapping[int, Floats],
-) -> list[SentenceSample]:
-    """Return the sentences of samples, but of twins, whose evidence is known by sentence.
+) -> list[Labelled]:
+    """Return the sentences of lists as retrieved, [U, 3], and which of them hold evidence.
 
-    A sample that was read a second time counts twice, with its scores before and after, so that
-    weights and probabilities suit both. Sentence scores [U] are by an example's index, scores
-    `after` the second reading [S] by a sample's.
+    Left out are questions of which that isn't known. A sample that was read a second time counts
+    twice, with its scores before and after, so that weights and probabilities suit both. Sentence
+    scores [U] are by an example's index, scores `after` the second reading [S] by a sample's.
     """
     result = []
-    for index, (sample, first, evidence) in enumerate(scored):
+    for index, (sample, first, _) in enumerate(scored):
         if not sample.is_retrieved or sample.question not in sentence_scores:
             continue
         example = examples[sample.question]
@@ -73,24 +65,22 @@ def sentence_samples(
         owners = [chunk for chunk, _, _ in unit_spans(example.chunks)]
         for scores in (first, *([after[index]] if index in after else [])):
             terms = sentence_terms(first, scores, sentence_scores[sample.question], owners)
-            ranked = Labelled(sample.source, sample.fold, terms, gold)
-            result.append(SentenceSample(ranked, evidence))
+            result.append(Labelled(sample.source, sample.fold, terms, gold))
     return result
 
 
-def fit_sentences(samples: Sequence[SentenceSample]) -> SentenceWeights:
+def fit_sentences(samples: Sequence[Labelled]) -> SentenceWeights:
     """Return the sentence weights that make sentences with evidence likeliest.
 
     Scores minimise the listwise loss, every sample counting the same; probabilities are fitted to
     scores by weights that were fitted without the sample's fold, every source counting the same.
     """
-    ranked = [sample.ranked for sample in samples]
     scored = []
-    for sample, weights in zip(samples, out_of_fold(ranked, _fit), strict=True):
-        scores = sample.ranked.terms @ np.array(weights)
-        scored.append(sample.ranked._replace(terms=chunk_terms(scores, sample.evidence)))
+    for sample, weights in zip(samples, out_of_fold(samples, _fit), strict=True):
+        scores = sample.terms @ np.array(weights)
+        scored.append(sample._replace(terms=chunk_terms(scores)))
     likely = fit_logistic(scored, name="sentence's gold label", rising=RISING)
-    return SentenceWeights(_fit(ranked), likely)
+    return SentenceWeights(_fit(samples), likely)
 
 
 def _fit(samples: Sequence[Labelled]) -> tuple[float, ...]:

@@ -196,14 +196,9 @@ def score_by_refit(shortlist: Shortlist | None = None) -> ScoreWithout:
 
 def predict(sample: CalibrationSample, scores: Floats, calibration: Calibration) -> Prediction:
     """Return what a calibration makes of a sample with the scores [S]."""
-    evidence = calibration.evidence(sample.features)
-    return Prediction(
-        sample,
-        scores,
-        calibration.probabilities(scores, evidence),
-        calibration.answerable(scores, evidence),
-        calibration,
-    )
+    answerable = calibration.answerable(scores, calibration.evidence(sample.features))
+    likely = calibration.probabilities(scores, answerable)
+    return Prediction(sample, scores, likely, answerable, calibration)
 
 
 def _figures(source: str, predictions: Sequence[Prediction]) -> CalibrationFigures:

@@ -15,8 +15,8 @@ SHAPE = (1, 2, 2)
 TRUE = Calibration(
     np.array([[[0.0, 0.0], [1.2, -0.8]]], np.float32),
     -1.0,
-    (1.0, 0.0, 0.0, 0.0, -1.0),
-    (0.0, 0.0, 0.0, 0.0),
+    (1.0, 0.0, 0.0, -1.0),
+    (0.0, 0.0, 0.0, 0.0, 0.0),
 )
 
 
@@ -32,13 +32,13 @@ def drawn(count: int, seed: int, source: str = "a") -> list[CalibrationSample]:
     samples = []
     for number in range(count):
         features = rng.normal(0, 1.5, (int(rng.integers(2, 12)), 4)).astype(np.float32)
-        evidence, scores = TRUE.evidence(features), readout(features)
+        likely = TRUE.probabilities(readout(features), 1.0)
         samples.append(
             CalibrationSample(
                 source,
                 number % 3,
                 features,
-                gold=rng.random(len(features)) < TRUE.probabilities(scores, evidence),
+                gold=rng.random(len(features)) < likely,
                 kind="twin with gold" if number % 2 else "retrieved",
             )
         )

@@ -34,7 +34,7 @@ def drawn(count: int, seed: int, source: str = "a") -> list[MultiHopSample]:
         gold = np.isin(np.arange(8), [best, others[second]])
         read = best, np.array(others)
         samples.append(
-            MultiHopSample(source, number % 3, scores, gold, 0.0, *read, features, cluster=number)
+            MultiHopSample(source, number % 3, scores, gold, *read, features, cluster=number)
         )
     return samples
 
@@ -54,7 +54,7 @@ def test_weights_follow_the_second_gold_chunk_and_probabilities_come_true() -> N
     for sample in samples:
         first = sample.scores[sample.others]
         second = divided_anew(first, fitted.scores(first, sample.features))
-        likely.append(logistic(chunk_terms(second, sample.evidence), fitted.chunk))
+        likely.append(logistic(chunk_terms(second), fitted.chunk))
     p, y = np.concatenate(likely), np.concatenate([one.gold[one.others] for one in samples])
     assert calibration_error(p, y) < 0.03
     assert brier_skill(p, y) > 0.4

@@ -40,10 +40,11 @@ def labelled(samples: list[CalibrationSample]) -> list[Labelled]:
 
 def predicted(calibration: Calibration, sample: CalibrationSample) -> tuple[Floats, float]:
     scores, evidence = readout(sample.features), calibration.evidence(sample.features)
-    likely = calibration.probabilities(scores, evidence)
     if calibration is TRUE:
+        likely = calibration.probabilities(scores, 1.0)
         return likely, 1 - float(np.prod(1 - likely))
-    return likely, calibration.answerable(scores, evidence)
+    answerable = calibration.answerable(scores, evidence)
+    return calibration.probabilities(scores, answerable), answerable
 
 
 def test_probabilities_are_those_that_outcomes_were_drawn_with() -> None:
@@ -138,7 +139,7 @@ def test_an_earlier_calibration_counts_as_three_samples() -> None:
 
 
 def test_an_adapted_calibration_keeps_its_readout_and_comes_true_elsewhere() -> None:
-    shifted = dataclasses.replace(TRUE, chunk=(1.0, 0.0, 0.0, 0.0, 1.0), call=(0.0, 0.5, 0.0, 2.0))
+    shifted = dataclasses.replace(TRUE, chunk=(1.0, 0.0, 0.0, 1.0), call=(0.0, 0.0, 0.5, 0.0, 2.0))
     few, others = drawn(30, 13), drawn(600, 14)
     scored = with_evidence_of(shifted, few, [readout(sample.features) for sample in few])
     assert [row.evidence for row in scored] == [shifted.evidence(one.features) for one in few]

@@ -14,7 +14,6 @@ from at2_rag.training.calibrating.fits import Labelled
 from at2_rag.training.calibrating.metrics import calibration_error
 from at2_rag.training.calibrating.probabilities import CalibrationSample, ScoredSample
 from at2_rag.training.calibrating.sentences import (
-    SentenceSample,
     fit_sentences,
     gold_sentences,
     sentence_samples,
@@ -32,15 +31,14 @@ STEVENTON = Example(
 )
 
 
-def drawn(count: int, seed: int, source: str = "a") -> list[SentenceSample]:
+def drawn(count: int, seed: int, source: str = "a") -> list[Labelled]:
     """Draw samples in which the sentence with evidence follows a softmax over the true scores."""
     rng = np.random.default_rng(seed)
     samples = []
     for number in range(count):
         terms = rng.normal(0, 2, (int(rng.integers(4, 20)), 3))
         best = int(np.argmax(terms @ TRUE + rng.gumbel(size=len(terms))))
-        ranked = Labelled(source, number % 5, terms, np.arange(len(terms)) == best)
-        samples.append(SentenceSample(ranked, float(rng.normal())))
+        samples.append(Labelled(source, number % 5, terms, np.arange(len(terms)) == best))
     return samples
 
 
@@ -48,29 +46,24 @@ def test_weights_follow_evidence_and_probabilities_come_true() -> None:
     fitted = fit_sentences([*drawn(1500, 0), *drawn(300, 1, "b")])
     assert fitted.score == pytest.approx(TRUE.tolist(), abs=0.15)
     samples, likely = drawn(1500, 3), []
-    slopes, constant = np.array(fitted.likely[:4]), fitted.likely[4]
+    slopes, constant = np.array(fitted.likely[:3]), fitted.likely[3]
     for sample in samples:
-        scores = sample.ranked.terms @ np.array(fitted.score)
+        scores = sample.terms @ np.array(fitted.score)
         shares = scores - np.logaddexp.reduce(scores)
-        of_call = np.tile([sample.evidence, np.log(len(scores))], (len(scores), 1))
-        terms = np.column_stack([scores, shares, of_call])
+        terms = np.stack([scores, shares, np.full(len(scores), np.log(len(scores)))], axis=1)
         likely.append(1 / (1 + np.exp(-(terms @ slopes + constant))))
-    gold = np.concatenate([sample.ranked.labels for sample in samples])
+    gold = np.concatenate([sample.labels for sample in samples])
     assert calibration_error(np.concatenate(likely), gold) < 0.03
 
 
 def test_a_greater_score_never_lowers_a_sentences_worth() -> None:
-    turned = [
-        SentenceSample(ranked._replace(terms=ranked.terms * [1, 1, -1]), evidence)
-        for ranked, evidence in drawn(300, 4)
-    ]
+    turned = [sample._replace(terms=sample.terms * [1, 1, -1]) for sample in drawn(300, 4)]
     assert fit_sentences(turned).score[2] == 0
 
 
 def test_without_both_kinds_nothing_can_be_fitted() -> None:
     all_gold = [
-        SentenceSample(ranked._replace(labels=np.ones(len(ranked.labels), bool)), evidence)
-        for ranked, evidence in drawn(10, 5)
+        sample._replace(labels=np.ones(len(sample.labels), bool)) for sample in drawn(10, 5)
     ]
     with pytest.raises(InputError, match="sentence weights can't be fitted"):
         fit_sentences(all_gold)
@@ -109,10 +102,8 @@ def test_a_sample_counts_before_and_after_the_second_reading() -> None:
     of_sentences = dict.fromkeys((0, 1), np.arange(6, dtype=np.float32))
     again = {3: np.array([7.0, 8.0, 9.0])}
     rows = sentence_samples([first, twin, unknown, first], examples, of_sentences, again)
-    assert [(one.ranked.fold, one.evidence) for one in rows] == [(2, 0.1)] * 3
-    assert [one.ranked.labels.tolist() for one in rows] == [
-        [True, False, True, False, True, False]
-    ] * 3
+    assert [one.fold for one in rows] == [2] * 3
+    assert [one.labels.tolist() for one in rows] == [[True, False, True, False, True, False]] * 3
     once = [[1, 1, 0], [1, 1, 1], [2, 2, 2], [2, 2, 3], [2, 2, 4], [3, 3, 5]]
     twice = [[7, 1, 0], [7, 1, 1], [8, 2, 2], [8, 2, 3], [8, 2, 4], [9, 3, 5]]
-    assert [one.ranked.terms.tolist() for one in rows] == [once, once, twice]
+    assert [one.terms.tolist() for one in rows] == [once, once, twice]
