@@ -12,7 +12,7 @@ from typing import TypeAlias, get_args
 import numpy as np
 
 from at2_rag.arrays import Floats
-from at2_rag.data.examples import Example, gold_groups, linked_groups, passage_keys
+from at2_rag.data.examples import Example, linked_groups, passage_keys
 from at2_rag.errors import InputError
 from at2_rag.model.loading import LoadedModel
 from at2_rag.reading.features import PASSES, FeatureSpec, Pass, Quantity, Reading
@@ -32,7 +32,12 @@ from at2_rag.training.collection.features import (
     Features,
     ShortlistCollection,
 )
-from at2_rag.training.collection.samples import Sample, doubtful_labels, has_ranking
+from at2_rag.training.collection.samples import (
+    Sample,
+    doubtful_labels,
+    has_ranking,
+    is_taught,
+)
 from at2_rag.training.fitting.objectives import ABLATED, LABELLED, OBJECTIVES, Objective, Signal
 from at2_rag.training.fitting.samples import Effects, Samples
 from at2_rag.training.fitting.soft_labels import soft_labels
@@ -225,13 +230,19 @@ class TrainingData:
         """Refuse what can't be fitted, as far as can be known before anything is read."""
         if self.plan.signal == "ablation":
             self._check_groups(range(len(self.examples)), "examples")
-        elif self.plan.signal == "teacher":
-            self._check_teacher()
         else:
-            groups = zip(gold_groups(self.examples), self.examples, strict=True)
-            labelled = [group for group, example in groups if any(example.labels)]
-            if labelled:  # else another error says more
-                self._check_groups(labelled, "groups of examples that share gold passages")
+            taught = self.plan.signal == "teacher"
+            if taught:
+                self._check_teacher()
+            groups = zip(self._groups(), self.examples, strict=True)
+            usable = [
+                group
+                for group, example in groups
+                if any(example.labels) or (taught and is_taught(example))
+            ]
+            if usable:  # else another error says more
+                best = "gold passages" if not taught else "gold passages or the teacher's best"
+                self._check_groups(usable, f"groups of examples that share {best}")
         self._collection.check()
         if self.plan.target == "answer":
             self._answers({}).check()
@@ -268,6 +279,10 @@ class TrainingData:
         assert isinstance(self._collection, AblationCollection)  # the plan saw to that
         return AnswerFeatureCollection(self.model, self.examples, self._collection, ablated)
 
+    def _groups(self) -> list[int]:
+        """Return the group of each example: those that share a best chunk are in one."""
+        return linked_groups([passage_keys(_best_chunks(example)) for example in self.examples])
+
     def _check_groups(self, groups: Sequence[int], name: str) -> None:
         if len(set(groups)) < self.plan.folds:
             raise InputError(
@@ -290,7 +305,7 @@ class TrainingData:
             top = [sample.chunks[int(np.argmax(of_chunks))] for sample, of_chunks in by_sample]
             groups = linked_groups([passage_keys([chunk]) for chunk in top])
         else:
-            numbers = linked_groups([passage_keys(_best_chunks(one)) for one in self.examples])
+            numbers = self._groups()
             groups = [numbers[item] for item in items]
             # In joint reading chunks at the end may be missing.
             sizes = list(zip(read, features.counts.tolist(), strict=True))
