@@ -1,10 +1,13 @@
-"""How presets do on sources that they were fitted without: ranking, probabilities, what is kept.
+"""How weights do on sources that they were fitted without: ranking, probabilities, what is kept.
 
 python benchmarks/left_out.py FILES... --presets FOLDER --peers
+python benchmarks/left_out.py FILES... --head-weights best --collected FOLDER
 
-FOLDER and FILES are those of scripts/fit-presets. Each source is judged, on the questions that
-were held out, by head weights and a calibration that were fitted without it and what shares gold
-passages with it. Key heads and shortlists are the presets', which all sources chose.
+The first judges what scripts/fit-presets wrote, with the FILES that it was given: each source is
+judged, on the questions that were held out, by head weights and a calibration that were fitted
+without it and what shares gold passages with it. Key heads and shortlists are the presets', which
+all sources chose. The second fits head weights to the FILES themselves, which at2-rag calibrate has
+read into FOLDER: for weights whose training questions aren't at hand.
 """
 
 from __future__ import annotations
@@ -34,10 +37,11 @@ from at2_rag.options import DEFAULT_MAX_MISSED, PruneOptions
 from at2_rag.progress import StepProgress
 from at2_rag.readout.head_weights import HeadWeights
 from at2_rag.readout.prior import prior_terms
+from at2_rag.readout.shipped import named_or_folder, resolve_head_weights
 from at2_rag.readout.shortlist import Design
 from at2_rag.selection.select import select
 from at2_rag.text.chunks import Chunk
-from at2_rag.training.calibrating.examples import CalibrationExamples, choose_examples
+from at2_rag.training.calibrating.examples import choose_examples
 from at2_rag.training.calibrating.held_out import hold_out
 from at2_rag.training.calibrating.metrics import calibration_error
 from at2_rag.training.calibrating.probabilities import (
@@ -51,9 +55,11 @@ from at2_rag.training.calibrating.samples import SampleReader
 from at2_rag.training.calibrating.study import (
     Prediction,
     Score,
+    ScoreWithout,
     judge_sources,
     predict,
     predict_left_out_sources,
+    score_by_refit,
 )
 from at2_rag.training.commands.calibration_tables import figure_tables
 from at2_rag.training.fitting.cross_validation import ndcg_at_10
@@ -76,26 +82,33 @@ OURS, BM25, MINILM = "at2", "BM25", "MiniLM"
 
 @click.command("left_out", context_settings={"show_default": True})
 @click.argument("files", nargs=-1, required=True, type=click.Path(exists=True, dir_okay=False))
-@click.option("--presets", type=FOLDER, required=True, help="What scripts/fit-presets wrote.")
+@click.option("--presets", type=FOLDER, help="What scripts/fit-presets wrote.")
 @click.option("--preset", "names", multiple=True, default=("best", "balanced", "fast"))
+@click.option("--head-weights", help="Instead, these weights, a name or a folder.")
+@click.option("--collected", type=FOLDER, help="With --head-weights: what was read of FILES.")
 @click.option("--model", default=DEFAULT_MODEL, help="Name, folder or hub id.")
 @click.option("--peers", is_flag=True, help="Also BM25 and MiniLM.")
 @click.option("--embedding", type=FOLDER, multiple=True, help="Also this embedding model.")
 def main(
     *,
     files: tuple[str, ...],
-    presets: Path,
+    presets: Path | None,
     names: tuple[str, ...],
+    head_weights: str | None,
+    collected: Path | None,
     model: str,
     peers: bool,
     embedding: tuple[Path, ...],
 ) -> None:
-    """Judge presets on each source by what was fitted without it."""
+    """Judge weights on each source by what was fitted without it."""
+    if (presets is None) == (head_weights is None or collected is None):
+        raise click.UsageError("pass --presets, or --head-weights and --collected")
     examples = read_examples(files)
-    linked = linked_sources(examples)
-    held_out, rest = hold_out(examples, HELD_OUT)
-    questions = choose_examples(held_out)
-    training = draw_per_source(rest, FITTED, seed=0)
+    linked, training = linked_sources(examples), list[Example]()
+    if presets is not None:
+        examples, rest = hold_out(examples, HELD_OUT)
+        training = draw_per_source(rest, FITTED, seed=0)
+    questions = choose_examples(examples)
     loaded = LoadedModel.from_pretrained(model)
     torch.set_num_threads(1)  # as at2-rag train reads, in threads of its own
     ranked = Ranked(questions.chosen)
@@ -106,12 +119,19 @@ def main(
         }
         for name, ranker in rankers.items():
             ranked.add(name, _scores(ranker, questions.chosen))
-    for name in names:
+    for name in names if head_weights is None else (head_weights,):
         with StepProgress() as progress:
-            preset = Preset.load(presets, name)
-            samples = preset.read(loaded, questions, progress)
-            without = preset.fitted(loaded, training, progress)
-            shape = preset.weights.weight.shape
+            without: ScoreWithout
+            if presets is not None:
+                preset = Preset.load(presets, name)
+                weights, read = preset.weights, preset.folder / "calibrated"
+                without = preset.fitted(loaded, training, progress)
+            else:
+                assert collected is not None  # checked above
+                weights, read = resolve_head_weights(named_or_folder(name), loaded), collected
+                without = score_by_refit(weights.shortlist)
+            samples = SampleReader(loaded, weights, read, progress=progress).read(questions)
+            shape = weights.weight.shape
             predictions = predict_left_out_sources(
                 samples,
                 shape,
@@ -165,13 +185,6 @@ class Preset:
         record = json.loads((fitted / "training.json").read_text(encoding="utf-8"))
         [ridge] = [row["ridge"] for row in record["candidates"] if row["chosen"]]
         return cls(presets / "read", HeadWeights.load(fitted), ridge)
-
-    def read(
-        self, loaded: LoadedModel, questions: CalibrationExamples, progress: StepProgress
-    ) -> list[CalibrationSample]:
-        """Read what a calibration reads."""
-        folder = self.folder / "calibrated"
-        return SampleReader(loaded, self.weights, folder, progress=progress).read(questions)
 
     def fitted(
         self, loaded: LoadedModel, training: Sequence[Example], progress: StepProgress

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from click.testing import CliRunner, Result
 
 from at2_rag import AT2Pruner, HeadWeights
 from at2_rag.cli.group import main
+from tests.tiny_embeddings import save_tiny_embeddings
 from tests.tiny_models import tiny_model, tiny_tokenizer
 from tests.tiny_weights import random_weights, shortlist_weights
 from tests.training.calibrating.equal_examples import equal_examples
@@ -67,3 +69,41 @@ def test_weights_tables_plot_and_record_are_written(
     for other, message in (("fast", "the head weights are for"), (output, "pass both")):
         refused = calibrate(model_folder, tmp_path, other, "--sentences")
         assert refused.exit_code == 1 and message in refused.output
+
+
+def test_what_train_holds_out_is_calibrated_on_and_an_embedding_scores_for_the_retriever(
+    model_folder: Path, tmp_path: Path
+) -> None:
+    for source in SOURCES:
+        examples = equal_examples(source)
+        unscored = [  # no two ask the same
+            replace(
+                one,
+                query=f"{one.query} {source} {one.id}",
+                chunks=tuple(replace(chunk, retrieval_score=None) for chunk in one.chunks),
+            )
+            for one in examples
+        ]
+        write_examples(tmp_path / f"{source}.jsonl.gz", unscored)
+    files = [str(tmp_path / f"{source}.jsonl.gz") for source in SOURCES]
+    held_out = ["--hold-out", "6", "--model", str(model_folder), "--dtype", "float32"]
+    fitted = tmp_path / "fitted"
+    command = ["train", *files, *held_out, "--folds", "2", "--features", "log:together"]
+    trained = CliRunner().invoke(main, [*command, "--output", str(fitted)])
+    assert trained.exit_code == 0, trained.output
+    assert HeadWeights.load(fitted).provenance["samples"] == {"novels": 4, "seas": 4}
+    embedding = save_tiny_embeddings(tmp_path)
+    options = ["--hold-out", "6", "--embedding", str(embedding), "--prior", "cosine"]
+    result = calibrate(model_folder, tmp_path, fitted, *options)
+    assert result.exit_code == 0, result.output
+    record = json.loads((tmp_path / "out" / "calibration.json").read_text())
+    assert record["examples"] == {"novels": 6, "seas": 6}
+    assert record["settings"]["embedding"] == "model" and str(tmp_path) not in str(record)
+    assert HeadWeights.load(tmp_path / "out").cosine_weight is not None
+    again = calibrate(model_folder, tmp_path, tmp_path / "out", "--collected", str(tmp_path / "b"))
+    assert again.exit_code == 0, again.output
+    adapted = json.loads((tmp_path / "out" / "calibration.json").read_text())
+    assert list(adapted["probabilities"]) == [
+        "as it was",
+        "adapted, questions of other folds left out",
+    ]
