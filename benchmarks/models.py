@@ -68,7 +68,7 @@ def preset_weights(model: LoadedModel, name: str) -> HeadWeights:
         weight[..., 0] = 1.0
     elif "late" in passes:
         shortlist = Shortlist(weight[0], 0.0, most=5)
-    calibration = Calibration(weight, 0.0, (0.0, 0.0, 0.0, -3.0), (0.0, 0.0, 0.0))
+    calibration = Calibration(weight, 0.0, (0.0, 0.0, 0.0, -3.0), (0.0,) * 5)
     spec = FeatureSpec("log", passes)
     return HeadWeights(weight, 0.0, spec, shortlist=shortlist, calibration=calibration)
 

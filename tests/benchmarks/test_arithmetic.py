@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import click
-import keeping_rules
+import left_out
 import numpy as np
 import pytest
 from click.testing import CliRunner
@@ -19,6 +19,9 @@ from at2_rag import Chunk, ChunkCache
 from at2_rag.data.examples import Example
 from at2_rag.model.loading import LoadedModel
 from at2_rag.prompt.layout import PromptBuilder
+from at2_rag.readout.calibration import Calibration
+from at2_rag.training.calibrating.probabilities import CalibrationSample
+from at2_rag.training.calibrating.study import Prediction
 from tests.independent_reading import CountingModel
 from tests.tiny_models import tiny_model, tiny_tokenizer
 from tests.tiny_weights import random_weights
@@ -130,50 +133,27 @@ def test_unusable_prompt_lengths_are_one_line(tiny_options: list[str]) -> None:
     assert result.output.startswith("Error: data.jsonl: none of 2 questions with 10 chunks")
 
 
-SURE = {"first": [0.9, 0.05, 0.05], "gold": [True, False, False]}
-UNSURE = {"first": [0.6, 0.5, 0.4], "gold": [False, False, True]}
+def prediction(question: int, likely: list[float], *, gold: int) -> Prediction:
+    scores, calibration = np.array(likely), Calibration(np.zeros((1, 1, 1)), 0.0, ZEROS, (0.0,) * 5)
+    labels = np.arange(len(likely)) == gold
+    sample = CalibrationSample("s", 0, np.zeros((len(likely), 1)), labels, question=question)
+    return Prediction(sample, scores, scores, 1.0, calibration)
 
 
-def test_keeping_by_share_and_by_number() -> None:
-    records = [
-        {"source": "s", "tokens": [1, 2, 3], "second": record["first"], **record}
-        for record in (SURE, UNSURE)
-    ]
-    [row] = keeping_rules.by_source(records)
-    # Of the second question .6, .27 and 0 are missed, as a share; .9, .4 and 0 as a number.
-    assert row == {
-        "source": "s",
-        "questions": 2,
-        "all gold, by number": 0.5,
-        "tokens, by number": pytest.approx((1 / 6 + 3 / 6) / 2),
-        "all gold kept": 1.0,
-        "interval": "0.34 to 1.00",  # n / (n + 1.96 ** 2)
-        "tokens kept": pytest.approx((1 / 6 + 1) / 2),
-    }
-    by_number, best, enough, *_ = keeping_rules.judged(
-        [*records, {**records[0], "source": "other"}]
-    )
-    assert best["tokens kept"] == 1 and enough["all gold kept"] == 1
-    assert enough["tokens kept"] == pytest.approx(((1 / 6 + 1) / 2 + 1 / 6) / 2)
-    assert by_number["all gold kept"] == 0.75 and by_number["least of a source"] == 0.5
-    assert by_number["gold interval"] == "0.50 to 1.00"
+ZEROS = (0.0,) * 4
 
 
-def test_no_question_was_fitted_on() -> None:
-    def example(number: int, source: str, query: str, gold: str) -> Example:
-        chunks = (Chunk(gold), *map(Chunk, "abc"))
-        return Example(str(number), source, query, chunks, (True, False, False, False))
-
-    trained_on = [example(n, "train", f"question {n}", f"gold {n}") for n in range(280)]
-    left = keeping_rules.without_fitted(trained_on, trained_on)
-    assert len(left) == 280 - keeping_rules.FITTED - keeping_rules.CALIBRATED
-    unused = {one.id for one in left}
-    again = [
-        *(example(n, "other", f"question {n}", f"other gold {n}") for n in range(280)),
-        *(example(n + 280, "other", f"another question {n}", f"gold {n}") for n in range(280)),
-    ]
-    kept = keeping_rules.without_fitted(again, trained_on)
-    assert [one.id for one in kept] == [one.id for one in again if str(int(one.id) % 280) in unused]
-    drawn = {one.id for one in keeping_rules.drawn(left, 5)}
-    assert len(drawn) == 5 and drawn < {one.id for one in keeping_rules.drawn(left, 9)}
-    assert keeping_rules.without_fitted(trained_on, []) == trained_on
+def test_what_rules_keep_by_hand() -> None:
+    chunks = (Chunk("one"), Chunk("two words"), Chunk("three words here"))
+    labels = ((True, False, False), (False, False, True))
+    questions = [Example(str(i), "s", "?", chunks, of_one) for i, of_one in enumerate(labels)]
+    sure, unsure = prediction(0, [0.9, 0.06, 0.04], gold=0), prediction(1, [0.3, 0.2, 0.1], gold=2)
+    # Of the first question .1 and .04 are missed, of the second less than 1/2, of which all 3 stay.
+    [of_source, macro] = left_out.kept_rows([sure, unsure], questions, left_out.missed(0.1))
+    expected = {"one gold": 1.0, "two or three": pytest.approx(np.nan, nan_ok=True)}
+    expected["words"] = pytest.approx((1 / 6 + 1) / 2)
+    assert of_source == {"source": "s", **expected} and macro == {"source": "macro", **expected}
+    near = list(left_out.kept_rows([sure, unsure], questions, left_out.near_best(0.5)))[0]
+    assert near["one gold"] == 0.5 and near["words"] == pytest.approx((1 / 6 + 3 / 6) / 2)
+    part = list(left_out.kept_rows([sure, unsure], questions, left_out.best_part(0.5)))[0]
+    assert part["one gold"] == 0.5 and part["words"] == pytest.approx(3 / 6)

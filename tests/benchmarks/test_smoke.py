@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +12,17 @@ import click
 import conversations
 import depth
 import late_designs
+import left_out
 import memory
 import pytest
 import soak
 import speed
 from click.testing import CliRunner
 
+from at2_rag.cli.group import main
 from at2_rag.reading import late
+from tests.training.calibrating.equal_examples import equal_examples
+from tests.training.planted_examples import write_examples
 
 
 def _run(command: click.Command, options: list[str], folder: Path) -> dict[str, Any]:
@@ -93,6 +98,34 @@ def test_late_designs(
     assert len(rows) == 2 * len(late_designs.SHARES)
     assert all(0 < float(work) <= 1 for _, _, work in rows)
     assert late.OFFSET == 160
+
+
+def test_left_out(tiny_options: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(left_out, "HELD_OUT", 8)
+    monkeypatch.setattr(left_out, "ADAPTED_TO", (0, 4))
+    files = []
+    for source in ("novels", "seas"):
+        examples = equal_examples(source, 12)
+        asked = [replace(one, query=f"{one.query} {source} {one.id}") for one in examples]
+        files.append(str(write_examples(tmp_path / f"{source}.jsonl", asked)))
+    model, presets = ["--model", tiny_options[1]], tmp_path / "presets"
+    train = ["train", *files, *model, "--hold-out", "8", "--limit", "100", "--folds", "2"]
+    train += ["--features", "log:late", "--depth", "2", "--key-heads", "2", "--dtype", "bfloat16"]
+    train += ["--collected", f"{presets}/read/fitted", "--output", f"{presets}/fitted/fast"]
+    trained = CliRunner().invoke(main, train)
+    assert trained.exit_code == 0, trained.output
+    of_presets = ["--presets", str(presets), "--preset", "fast"]
+    of_weights = ["--head-weights", f"{presets}/fitted/fast", "--collected", f"{tmp_path}/read"]
+    for options in (of_presets, of_weights):
+        result = CliRunner().invoke(left_out.main, [*files, *model, *options])
+        assert result.exit_code == 0, result.output
+        rules = result.output.split("### Kept by several rules")[1].split("###")[0]
+        shares = [float(row.split("|")[-2]) for row in rules.splitlines() if " best " in row]
+        assert len(shares) == len(left_out.BEST_PART) + len(left_out.NEAR_BEST)
+        for heading in ("left-out sources", "| macro", "| lists of all kinds", "log loss of calls"):
+            assert heading in result.output
+    refused = CliRunner().invoke(left_out.main, [*files, *model])
+    assert refused.exit_code == 2 and "pass --presets, or --head-weights" in refused.output
 
 
 def test_conversations(tiny_options: list[str], tmp_path: Path) -> None:

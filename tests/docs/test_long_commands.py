@@ -142,9 +142,6 @@ def test_long_commands_run(page: str, monkeypatch: pytest.MonkeyPatch) -> None:
                 module = importlib.import_module(path.stem)
                 if path.stem == "memory":  # without a process for each figure
                     monkeypatch.setattr(module, "measure", module.measure_here)
-                if path.stem == "keeping_rules":  # so that questions are left
-                    monkeypatch.setattr(module, "FITTED", 1)
-                    monkeypatch.setattr(module, "CALIBRATED", 1)
                 command = module.main
             arguments = _less(arguments, server.url)
             result = CliRunner().invoke(command, arguments[program == "python" :])
