@@ -36,6 +36,7 @@ from tests.training.planted_examples import write_examples
 SOURCES = ("my-set", "squad", "2wiki", "hotpotqa", "nq_open", "tatqa", "dolly")
 SMALLER_VALUES = {
     "--limit": "5",
+    "--hold-out": "4",
     "--masks": "2",
     "--answer-tokens": "2",
     "--pad-to": "11",
@@ -109,7 +110,11 @@ def reader_folder(
         for start, name in enumerate(("train", "dev", "unseen")):
             (tmp_path / name).mkdir(exist_ok=True)
             write_examples(tmp_path / name / f"{source}.jsonl.gz", examples[start::3])
-    write_examples(tmp_path / "questions.jsonl", equal_examples("my-questions"))
+    questions = [
+        replace(example, query=f"{example.query} ({example.id})")
+        for example in equal_examples("my-questions")
+    ]
+    write_examples(tmp_path / "questions.jsonl", questions)
     write_examples(tmp_path / "unlabelled.jsonl", equal_examples("unlabelled"), labelled=False)
     scores = [{"id": str(n), "index": i, "score": n % (i + 2)} for n in range(10) for i in range(6)]
     (tmp_path / "scores.jsonl").write_text("\n".join(map(json.dumps, scores)))
