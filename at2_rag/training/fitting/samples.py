@@ -118,7 +118,8 @@ class Samples:
         assert self.teacher is not None  # one of the three is known
         shares = np.nan_to_num(self.teacher)
         best = np.maximum.reduceat(shares, np.cumsum(self.counts) - self.counts)
-        return (shares > 0) & (shares == np.repeat(best, self.counts))
+        relevant: Bools = (shares > 0) & (shares == np.repeat(best, self.counts))
+        return relevant
 
     @property
     def certain(self) -> Bools:

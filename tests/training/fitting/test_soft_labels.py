@@ -16,7 +16,7 @@ SOURCES = np.array(["a", "b"] * 20)
 
 
 def drawn() -> Floats:
-    return np.random.default_rng(1).normal(size=COUNTS.sum())
+    return np.asarray(np.random.default_rng(1).normal(size=COUNTS.sum()))
 
 
 def lists(values: Floats) -> list[Floats]:
