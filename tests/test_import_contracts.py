@@ -81,7 +81,7 @@ def test_a_planted_import_breaks_its_contract(
     broken: str, file: str, module: str, contract: str
 ) -> None:
     lines = broken.splitlines()
-    assert any(contract in line and line.endswith("BROKEN") for line in lines), broken
+    assert any(contract in line and " BROKEN" in line for line in lines), broken
     importer = file.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
     if contract == "No cycles":  # only the cheapest cut of it is named
         assert "No cycles are allowed in at2_rag_evals." in lines

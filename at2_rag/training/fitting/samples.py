@@ -118,8 +118,8 @@ class Samples:
         assert self.teacher is not None  # one of the three is known
         shares = np.nan_to_num(self.teacher)
         best = np.maximum.reduceat(shares, np.cumsum(self.counts) - self.counts)
-        ranked_first: Bools = (shares > 0) & (shares == np.repeat(best, self.counts))
-        return ranked_first
+        relevant: Bools = (shares > 0) & (shares == np.repeat(best, self.counts))
+        return relevant
 
     @property
     def certain(self) -> Bools:

@@ -16,8 +16,7 @@ SOURCES = np.array(["a", "b"] * 20)
 
 
 def drawn() -> Floats:
-    scores: Floats = np.random.default_rng(1).normal(size=COUNTS.sum())
-    return scores
+    return np.asarray(np.random.default_rng(1).normal(size=COUNTS.sum()))
 
 
 def lists(values: Floats) -> list[Floats]:
