@@ -11,6 +11,8 @@ from at2_rag.data.examples import Example
 from at2_rag.errors import DataError
 from at2_rag.files import write_whole
 from at2_rag.progress import StepProgress
+from at2_rag.readout.head_weights import UNIFORM
+from at2_rag.readout.shipped import load_head_weights, named_or_folder
 from at2_rag_evals.corpus.documents import Corpus, read_corpus
 from at2_rag_evals.corpus.gold import GoldFinder
 from at2_rag_evals.corpus.items import CorpusItem, corpus_item, example_record, item_record
@@ -31,7 +33,7 @@ from at2_rag_evals.tables import Table
 RETRIEVED, NOT_RETRIEVED = "retrieved.jsonl", "not_retrieved.jsonl"
 """The files of built items: those that the evals judge, and those without gold to be kept."""
 
-_PRUNERS = ("none", "closed_book", "oracle", "first_k", "bm25", "minilm", "at2", "at2_adaptive")
+_PRUNERS = ("none", "closed_book", "oracle", "first_k", "bm25", "minilm", "at2")
 
 
 def run_corpus(request: CorpusRequest, *, as_json: bool) -> None:
@@ -66,23 +68,32 @@ def run_corpus(request: CorpusRequest, *, as_json: bool) -> None:
         )
     )
     ranking.write(request.output / "ranking")
-    keeping = keeping_report(
-        KeepingRequest(**shared, systems=_installed(request, ("bm25", "minilm")))
-    )
-    keeping.write(request.output / "keeping")
-    verdicts = [*ranking.verdicts, *keeping.verdicts]
+    verdicts = list(ranking.verdicts)
     sections: dict[str, list[Table]] = {
         "retrieval": list(retrieval_tables(items, seed=request.seed)),
         "ranking": ranking.tables,
-        "keeping": keeping.tables,
     }
+    notes = list(NOTES)
+    unlimited = _is_calibrated(request.head_weights)
+    if unlimited:
+        keeping = keeping_report(
+            KeepingRequest(**shared, systems=_installed(request, ("bm25", "minilm")))
+        )
+        keeping.write(request.output / "keeping")
+        verdicts += keeping.verdicts
+        sections["keeping"] = keeping.tables
+    else:
+        notes.append(
+            "What pruning keeps without a limit isn't judged, since the head weights aren't "
+            "calibrated; see at2-rag calibrate."
+        )
     if request.generators:
         answers = qa_report(
             QARequest(
                 **shared,
                 output=request.output / "qa",
                 weights=request.weights,
-                pruners=_installed(request, _PRUNERS),
+                pruners=_installed(request, (*_PRUNERS, *["at2_adaptive"] * unlimited)),
                 generators=request.generators,
                 base_url=request.base_url,
                 token_counter=request.token_counter,
@@ -90,11 +101,13 @@ def run_corpus(request: CorpusRequest, *, as_json: bool) -> None:
         )
         verdicts = [*answers.verdicts, *verdicts]
         sections |= {f"QA, {each.title}": list(each.tables) for each in answers.sections}
-    skipped = ", ".join(f"{number} {ending}" for ending, number in corpus.skipped.items())
+    if corpus.skipped:
+        skipped = ", ".join(f"{number} {ending}" for ending, number in corpus.skipped.items())
+        notes.append(f"Files that were not read: {skipped}.")
     report = Report(
         record=run_record("corpus", request, _settings(request, corpus)),
         sections=sections,
-        notes=[*NOTES, *([f"Files that were not read: {skipped}."] if skipped else [])],
+        notes=notes,
         item_records=[item_record(item, [chunk.id for chunk in corpus.chunks]) for item in items],
         verdicts=[*verdicts, verdict],
     )
@@ -126,6 +139,15 @@ def _shared(request: CorpusRequest, items: Path) -> dict[str, Any]:
 
 def _installed(request: CorpusRequest, systems: Iterable[str]) -> tuple[str, ...]:
     return tuple(name for name in systems if name != "minilm" or uses_minilm(request))
+
+
+def _is_calibrated(head_weights: str | None) -> bool:
+    """Return whether at2 can choose without a limit; the weights shipped for a model can."""
+    if head_weights is None:
+        return True
+    if head_weights == UNIFORM:
+        return False
+    return load_head_weights(named_or_folder(head_weights)).calibration is not None
 
 
 def _write_examples(path: Path, examples: Iterable[Example]) -> None:

@@ -10,6 +10,8 @@ import pytest
 from at2_rag.data.examples import read_examples
 from at2_rag.errors import DataError
 from tests.evals.labelled_items import run_eval
+from tests.tiny_models import tiny_model, tiny_tokenizer
+from tests.tiny_weights import calibrated_weights
 
 PAGES = {
     "emma": "Emma is a novel that Jane Austen wrote, and it has 55 chapters. ",
@@ -61,9 +63,11 @@ def test_from_documents_to_report(
     docs: Path, questions: Path, tmp_path: Path, model_folder: Path, embedding_folder: Path
 ) -> None:
     output = tmp_path / "other folder" / "results"
+    weights = calibrated_weights(tiny_model(), tiny_tokenizer(), cosine_weight=0.5)
+    weights.save(tmp_path / "weights")
     options = (
         *(questions, docs, "--output", output, "--retrieve", 4, "--model", model_folder),
-        *("--head-weights", "uniform", "--embedding-model", embedding_folder),
+        *("--head-weights", tmp_path / "weights", "--embedding-model", embedding_folder),
         *("--embedding", f"other={embedding_folder}", "--generator", model_folder),
     )
     report = json.loads(run_eval("corpus", *options, "--json").stdout)
@@ -98,7 +102,9 @@ def test_from_documents_to_report(
     judged = sum(outcome == "retrieved" for outcome in outcomes.values())
     assert ranking["sets"][0]["items"] == {"own": judged}
     qa = json.loads((output / "qa" / "summary.json").read_text())
-    assert "other" in qa["settings"]["pruners"]
+    assert {"other", "at2_adaptive"} <= qa["settings"]["pruners"].keys()
+    kept = json.loads((output / "keeping" / "keeping.json").read_text())
+    assert kept["settings"]["systems"] == ["bm25", "minilm", "other"]
     markdown = (output / "corpus.md").read_text()
     first = report["verdicts"][0]
     assert markdown.startswith(f"# Corpus eval\n\n**{first['question']} {first['answer']}:** ")
@@ -107,7 +113,7 @@ def test_from_documents_to_report(
     assert "secret folder" not in "".join(files)
 
 
-def test_without_minilm_words_alone_retrieve(
+def test_without_minilm_and_calibration_less_is_judged(
     docs: Path,
     questions: Path,
     tmp_path: Path,
@@ -121,7 +127,8 @@ def test_without_minilm_words_alone_retrieve(
     assert "For 3 of 4 questions: with its best 20 chunks BM25 for 3." in " ".join(
         result.stdout.split()
     )
-    assert not (output / "qa").exists()
+    assert "since the head weights aren't calibrated" in (output / "corpus.md").read_text()
+    assert not (output / "keeping").exists() and not (output / "qa").exists()
     [missed] = map(json.loads, (output / "not_retrieved.jsonl").read_text().splitlines())
     assert missed["id"] == "tree"
     ranking = json.loads((output / "ranking" / "ranking.json").read_text())
