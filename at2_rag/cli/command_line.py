@@ -21,7 +21,7 @@ from at2_rag.report.terminal import visible
 PLUGINS = "at2_rag.commands"
 """Entry-point group in which packages register click commands."""
 
-_EXTRAS = {"calibrate": "train", "eval": "evals", "mcp": "mcp", "train": "train"}
+_EXTRAS = {"calibrate": "train", "eval": "evals", "mcp": "mcp", "serve": "server", "train": "train"}
 """Command -> the extra of at2-rag with what it needs."""
 
 _VERBOSE = "at2_rag.verbose"
