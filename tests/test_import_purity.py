@@ -1,4 +1,4 @@
-"""Asking for help, or importing an adapter, loads neither torch nor transformers."""
+"""Asking for help, or importing an adapter, loads neither torch, transformers nor FastAPI."""
 
 from __future__ import annotations
 
@@ -19,11 +19,13 @@ COMMANDS = [
     "eval qa --help",
     "eval qa --all",
     "mcp --help",
+    "serve --help",
 ]
 RUN_EACH = """
 import sys
 from at2_rag.cli.group import main
 heavy = {"torch", "transformers", "tokenizers", "tiktoken", "huggingface_hub", "gguf"}
+heavy |= {"fastapi", "starlette", "uvicorn", "prometheus_client"}
 for command in sys.argv[1:]:
     main(command.split(), prog_name="at2-rag", standalone_mode=False)
     print("AFTER", command, sorted(heavy & set(sys.modules)))

@@ -23,12 +23,12 @@ from at2_rag.errors import AT2Error
 from at2_rag.server import routes
 from at2_rag.server.errors import ErrorKind, RequestError, as_request_error
 from at2_rag.server.keys import Keys
-from at2_rag.server.logs import access_log
 from at2_rag.server.middleware import Admit, Authenticate, Observe
 from at2_rag.server.routes import JsonResponse
 from at2_rag.server.service import Service
 from at2_rag.server.shapes import library
 from at2_rag.server.shapes.paths import RERANK_PATHS, error_form_of
+from at2_rag.server.telemetry.logs import access_log
 
 _OPEN_PATHS = ("/", "/live", "/ready", "/health", "/metrics")
 """Paths that need no key: they show neither questions nor documents."""
@@ -64,6 +64,7 @@ def _routed(lifespan: Any) -> FastAPI:
         lifespan=lifespan,
         docs_url=None,  # its page loads scripts from elsewhere
         redoc_url=None,
+        redirect_slashes=False,
         exception_handlers={AT2Error: _on_error, HTTPException: _on_http_error},
     )
     posts: list[tuple[str, Any, tuple[type[BaseModel], ...]]] = [
@@ -118,7 +119,8 @@ def _page() -> Any:
     digest = base64.b64encode(sha256(script.encode()).digest()).decode()
     policy = (
         "default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; "
-        f"connect-src 'self'; style-src 'unsafe-inline'; script-src 'sha256-{digest}'"
+        "connect-src 'self'; img-src data:; style-src 'unsafe-inline'; "
+        f"script-src 'sha256-{digest}'"
     )
 
     async def page() -> HTMLResponse:

@@ -14,10 +14,10 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from at2_rag.server.errors import ErrorKind, RequestError
 from at2_rag.server.keys import Keys
-from at2_rag.server.logs import access_log, request_id
 from at2_rag.server.routes import JsonResponse
 from at2_rag.server.service import Service
 from at2_rag.server.shapes.paths import error_form_of
+from at2_rag.server.telemetry.logs import access_log, request_id
 
 _IDENTITY = re.compile(r"[\w.:-]{1,64}", re.ASCII)
 

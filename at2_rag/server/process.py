@@ -10,8 +10,8 @@ import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from at2_rag.server.app import make_app
-from at2_rag.server.logs import access_log, log_as_json
 from at2_rag.server.service import Service
+from at2_rag.server.telemetry.logs import access_log, log_as_json
 
 _MOST_HEADER_BYTES = 65_536
 _LOOK_SECONDS = 0.05

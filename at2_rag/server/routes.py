@@ -13,13 +13,13 @@ from starlette.responses import Response, StreamingResponse
 from at2_rag.results import PruneResult
 from at2_rag.server.body import read_object, while_connected
 from at2_rag.server.errors import ErrorKind, RequestError, as_request_error
-from at2_rag.server.logs import request_id
 from at2_rag.server.service import Service
 from at2_rag.server.shapes import library
 from at2_rag.server.shapes.error_forms import ErrorForm
 from at2_rag.server.shapes.paths import shape_of
 from at2_rag.server.shapes.ranking import parsed, rank
-from at2_rag.server.tracing import describe, reranker_span
+from at2_rag.server.telemetry.logs import request_id
+from at2_rag.server.telemetry.tracing import describe, reranker_span
 
 
 class JsonResponse(Response):
@@ -151,7 +151,7 @@ async def attribute(request: Request) -> Response:
         return library.attribution_reply(attribution, cited)
 
     return JsonResponse(
-        await while_connected(request, service.in_thread(work), seconds=service.settings.timeout)
+        await while_connected(request, service.beside(work), seconds=service.settings.timeout)
     )
 
 
@@ -162,7 +162,7 @@ async def index(request: Request) -> Response:
     service.check_model(wanted.model)
     service.check_count(len(wanted.chunks))
     _note(request, documents=len(wanted.chunks))
-    work = service.in_thread(lambda: service.pruner.index(wanted.chunks))
+    work = service.beside(lambda: service.pruner.index(wanted.chunks))
     await while_connected(request, work, seconds=service.settings.timeout)
     return JsonResponse({"chunks": len(wanted.chunks)})
 

@@ -23,8 +23,8 @@ from at2_rag.readout.shipped import named_or_folder
 from at2_rag.results import PruneResult
 from at2_rag.server.batching import Batcher, Job, Waiting
 from at2_rag.server.errors import ErrorKind, RequestError
-from at2_rag.server.metrics import Metrics
 from at2_rag.server.settings import ServerSettings
+from at2_rag.server.telemetry.metrics import Metrics
 from at2_rag.states.store import ChunkCache
 from at2_rag.text.chunks import Chunk, ChunkLike, checked_chunks
 
@@ -59,7 +59,8 @@ class Service:
         self.draining = False
         self.in_flight = 0
         self._attributor = attributor
-        self._threads = Workers(most_readers, max_pending=settings.max_requests)
+        self._checks = Workers(most_readers, max_pending=settings.max_requests)
+        self._side_work = Workers(lambda: 1, max_pending=settings.max_requests)
         self._batcher = Batcher(
             self._read,
             max_batch_tokens=settings.max_batch_tokens,
@@ -115,9 +116,9 @@ class Service:
                 "in several requests",
             )
 
-    async def in_thread(self, function: Callable[[], T]) -> T:
-        """Return what a function returns in a thread that may read; cancelled, it stops."""
-        return await self._threads.run(function)
+    async def beside(self, function: Callable[[], T]) -> T:
+        """Return what a long function returns, run beside the batches; cancelled, it stops."""
+        return await self._side_work.run(function)
 
     async def cut(self, texts: Sequence[str], tokens: int) -> tuple[list[str], list[int]]:
         """Return the beginnings of texts, of so many tokens, and the indexes of those that end."""
@@ -132,7 +133,7 @@ class Service:
                     cut.append(index)
             return kept, cut
 
-        return await self.in_thread(shorten)
+        return await self._checks.run(shorten)
 
     async def job(
         self,
@@ -144,7 +145,8 @@ class Service:
         priority: int = 0,
     ) -> Job:
         """Check a question and its chunks, and count the tokens that the scoring model reads."""
-        return await self.in_thread(partial(self._job, query, chunks, options, history, priority))
+        check = partial(self._job, query, chunks, options, history, priority)
+        return await self._checks.run(check)
 
     def _job(
         self,
