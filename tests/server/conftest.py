@@ -14,10 +14,6 @@ from at2_rag.model.loading import LoadedModel
 from tests.server.processes import ServerProcess, served, tiny_arguments
 from tests.tiny_weights import calibrated_weights
 
-QUERY = "Who wrote the letter from the island?"
-NAMES = ("Ada", "Bela", "Cleo", "Dora", "Emil")
-DOCUMENTS = [f"{name} wrote a letter. It tells of storms at sea. 🌊 {name} left." for name in NAMES]
-
 
 @pytest.fixture(scope="session")
 def weights_folder(model_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:

@@ -13,8 +13,8 @@ from urllib.parse import urlsplit
 import httpx
 import pytest
 
-from tests.server.conftest import DOCUMENTS, QUERY
 from tests.server.processes import ServerProcess
+from tests.server.questions import DOCUMENTS, QUERY
 
 GOOD = {"query": QUERY, "documents": DOCUMENTS}
 

@@ -16,8 +16,8 @@ from typing import Any
 import pytest
 
 from at2_rag import AT2Pruner
-from tests.server.conftest import DOCUMENTS, QUERY
 from tests.server.processes import served
+from tests.server.questions import DOCUMENTS, QUERY
 
 KEY = "a-key-of-the-tests"
 COHERE_7 = "AT2_RAG_COHERE_7"

@@ -15,8 +15,8 @@ from urllib.parse import urlsplit
 import httpx
 import pytest
 
-from tests.server.conftest import DOCUMENTS, QUERY
 from tests.server.processes import ServerProcess, served
+from tests.server.questions import DOCUMENTS, QUERY
 
 BODY = {"query": QUERY, "documents": DOCUMENTS}
 LONG = {"query": QUERY, "documents": ["The sea was calm that night. " * 60] * 200}
