@@ -65,7 +65,11 @@ def _routed(lifespan: Any) -> FastAPI:
         docs_url=None,  # its page loads scripts from elsewhere
         redoc_url=None,
         redirect_slashes=False,
-        exception_handlers={AT2Error: _on_error, HTTPException: _on_http_error},
+        exception_handlers={
+            AT2Error: _on_error,
+            Exception: _on_error,
+            HTTPException: _on_http_error,
+        },
     )
     posts: list[tuple[str, Any, tuple[type[BaseModel], ...]]] = [
         (path, routes.rerank, tuple(shape.body for shape in shapes))
@@ -91,10 +95,11 @@ def _routed(lifespan: Any) -> FastAPI:
 
     def openapi() -> dict[str, Any]:
         document = describe()
-        document.setdefault("components", {})["schemas"] = _schemas([each[2] for each in posts])
+        bodies = [body for _, _, several in posts for body in several]
+        document.setdefault("components", {})["schemas"] = _schemas(bodies)
         return document
 
-    app.openapi = openapi  # as FastAPI's docs have it
+    app.openapi = openapi  # type: ignore[method-assign]  # as FastAPI's docs have it
     return app
 
 
@@ -104,11 +109,9 @@ def _request_body(bodies: Sequence[type[BaseModel]]) -> dict[str, Any]:
     return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}
 
 
-def _schemas(bodies: Sequence[Sequence[type[BaseModel]]]) -> dict[str, Any]:
-    every = dict.fromkeys(body for several in bodies for body in several)
-    _, schema = models_json_schema(
-        [(body, "validation") for body in every], ref_template=_SCHEMA_PATH
-    )
+def _schemas(bodies: Sequence[type[BaseModel]]) -> dict[str, Any]:
+    inputs = [(body, "validation") for body in dict.fromkeys(bodies)]
+    _, schema = models_json_schema(inputs, ref_template=_SCHEMA_PATH)
     definitions: dict[str, Any] = schema["$defs"]
     return definitions
 

@@ -7,6 +7,7 @@ import math
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TypeAlias
 
 from at2_rag.options import PruneOptions
@@ -113,7 +114,7 @@ class Batcher:
         entries = [Waiting(job, loop.create_future()) for job in jobs]
         for entry in entries:
             self.tokens += entry.job.tokens
-            entry.result.add_done_callback(lambda _, entry=entry: self._forget(entry))
+            entry.result.add_done_callback(partial(self._forget, entry))
         self._waiting += entries
         self._arrived.set()
         return [entry.result for entry in entries]
@@ -145,7 +146,7 @@ class Batcher:
             for task in self._batches:
                 task.cancel()
 
-    def _forget(self, entry: Waiting) -> None:
+    def _forget(self, entry: Waiting, _: object) -> None:
         self.tokens -= entry.job.tokens
         if entry in self._waiting:
             self._waiting.remove(entry)

@@ -75,8 +75,8 @@ class Observe:
         try:
             await self._app(scope, receive, send_with_id)
         except Exception:
-            access_log.exception("a request failed")
-            if not status:
+            if not status:  # else it was answered, and logged
+                access_log.exception("a request failed")
                 error = RequestError(ErrorKind.FAILED, "the server failed; its log says more")
                 with suppress(Exception):
                     await refuse(error, scope, receive, send_with_id)

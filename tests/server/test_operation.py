@@ -9,33 +9,45 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
-from pathlib import Path
 from urllib.parse import urlsplit
 
 import httpx
 import pytest
 
+from at2_rag import InputError
+from at2_rag.server.service import Service
+from at2_rag.server.settings import ServerSettings
 from tests.server.processes import ServerProcess, served
 from tests.server.questions import DOCUMENTS, QUERY
+from tests.tiny_weights import tiny_pruner
 
 BODY = {"query": QUERY, "documents": DOCUMENTS}
-LONG = {"query": QUERY, "documents": ["The sea was calm that night. " * 60] * 200}
-"""Takes seconds to read with the tiny model."""
+LONG = {
+    "query": QUERY,
+    "documents": [f"Night {night}. " + "The sea was calm. " * 50 for night in range(50)],
+}
+"""Takes a while to read, with 35,000 tokens."""
 
 
 @pytest.fixture(scope="module")
 def small(
     arguments: list[str], tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[ServerProcess]:
-    """A server with keys and narrow limits."""
-    keys = tmp_path_factory.mktemp("keys") / "keys.txt"
-    keys.write_text("# two\nfirst-key\n\nsecond-key\n")
+    """A server with keys and narrow limits, set in all ways that there are."""
+    folder = tmp_path_factory.mktemp("operation")
+    (folder / "keys.txt").write_text("# two\nfirst-key\n\nsecond-key\n")
+    (folder / "config.toml").write_text(
+        'max-requests = 7\n[serve]\nmax-request-tokens = 100_000\nmodel-name = ["mine"]\n'
+    )
+    environment = {
+        "AT2_RAG_API_KEYS": "third-key,fourth-key",
+        "AT2_RAG_CONFIG": str(folder / "config.toml"),
+        "AT2_RAG_MAX_QUEUE_TOKENS": "60000",
+        "AT2_RAG_SERVE_MAX_REQUESTS": "3",
+        "AT2_RAG_API_KEY_FILE": str(folder / "keys.txt"),
+    }
     with served(
-        *arguments,
-        *("--api-key-file", str(keys)),
-        *("--max-requests", "3", "--max-request-tokens", "200000", "--max-queue-tokens", "100000"),
-        *("--body-timeout", "1", "--max-body-bytes", "9000000"),
-        environment={"AT2_RAG_API_KEYS": "third-key,fourth-key"},
+        *arguments, "--body-timeout", "1", "--max-body-bytes", "9000000", environment=environment
     ) as running:
         yield running
 
@@ -83,11 +95,21 @@ def test_nothing_else_does(small: ServerProcess, headers: dict[str, str]) -> Non
     assert httpx.get(f"{small.url}/openapi.json", headers=headers).status_code == 401
 
 
+def test_an_unmodified_client_sees_that_its_key_is_wrong(small: ServerProcess) -> None:
+    cohere = pytest.importorskip("cohere")
+    for version in (cohere.Client, cohere.ClientV2):
+        with pytest.raises(cohere.errors.UnauthorizedError):
+            version(api_key="wrong", base_url=small.url).rerank(model="at2-rag", **BODY)
+        version(api_key="first-key", base_url=small.url).rerank(model="at2-rag", **BODY)
+
+
 def test_probes_metrics_and_page_need_no_key(small: ServerProcess) -> None:
     for path in ("/live", "/ready", "/health", "/metrics", "/"):
         assert httpx.get(small.url + path).status_code == 200, path
     info = httpx.get(f"{small.url}/info", headers=bearer("first-key")).json()
-    assert info["max_concurrent_requests"] == 3
+    limits = (info["max_concurrent_requests"], info["max_request_tokens"], info["max_queue_tokens"])
+    assert limits == (3, 100_000, 60_000), "a variable wins over the file, and that over a default"
+    assert "mine" in info["model_names"]
     assert "first-key" not in json.dumps(info) + json.dumps(small.log)
 
 
@@ -152,13 +174,14 @@ def test_a_full_queue_refuses_until_it_has_room(small: ServerProcess) -> None:
     wait_until(small, "at2_rag_in_flight", 0)
 
 
-def test_too_many_tokens_are_refused_with_both_numbers(arguments: list[str]) -> None:
-    with served(*arguments, "--max-request-tokens", "50") as server:
-        response = server.post("/v2/rerank", BODY)
-        assert response.status_code == 422
-        assert "at most 50 are taken" in response.json()["message"]
-        batch = {"requests": [{"query": "Who?", "chunks": ["a"]}] * 20}
-        assert server.post("/v1/prune", batch).status_code == 422
+def test_too_many_tokens_are_refused_with_both_numbers(small: ServerProcess) -> None:
+    longer = {**LONG, "documents": LONG["documents"] * 3}
+    response = small.post("/v2/rerank", longer, headers=bearer("first-key"))
+    assert response.status_code == 422
+    assert "at most 100,000 are taken" in response.json()["message"]
+    batch = {"requests": [{"query": "Who?", "chunks": LONG["documents"]}] * 3}
+    response = small.post("/v1/prune", batch, headers=bearer("first-key"))
+    assert response.status_code == 422 and "several requests" in response.json()["message"]
 
 
 def test_an_answer_that_takes_too_long_is_given_up(arguments: list[str]) -> None:
@@ -168,16 +191,6 @@ def test_an_answer_that_takes_too_long_is_given_up(arguments: list[str]) -> None
         batch = {"requests": [{"query": "Who?", "chunks": ["a"]}]}
         [line] = map(json.loads, server.post("/v1/prune", batch).text.splitlines())
         assert (line["index"], line["error"]) == (0, "timeout")
-
-
-def test_settings_come_from_variables_and_the_file(arguments: list[str], tmp_path: Path) -> None:
-    config = tmp_path / "config.toml"
-    config.write_text('[serve]\nmax-requests = 7\nmax-documents = 8\nmodel-name = ["mine"]\n')
-    environment = {"AT2_RAG_CONFIG": str(config), "AT2_RAG_SERVE_MAX_DOCUMENTS": "9"}
-    with served(*arguments, environment=environment) as server:
-        info = httpx.get(f"{server.url}/info").json()
-    assert (info["max_concurrent_requests"], info["max_client_batch_size"]) == (7, 9)
-    assert "mine" in info["model_names"]
 
 
 def test_term_under_load_loses_no_accepted_request(arguments: list[str]) -> None:
@@ -221,13 +234,12 @@ def test_a_draining_server_finishes_what_it_has_and_says_so(arguments: list[str]
 
 def test_the_deadline_ends_a_drain(arguments: list[str]) -> None:
     with served(*arguments, "--drain-seconds", "0") as server, ThreadPoolExecutor(1) as pool:
-        slow = pool.submit(server.post, "/v2/rerank", {**LONG, "documents": LONG["documents"] * 4})
+        slow = pool.submit(server.post, "/v2/rerank", {**LONG, "documents": LONG["documents"] * 3})
         wait_until(server, "at2_rag_in_flight", 1)
         assert server.stop() == 0
         assert isinstance(slow.exception(), httpx.HTTPError) or slow.result().status_code >= 500
 
 
-def test_uncalibrated_weights_are_refused_before_anything_is_served(model_folder: Path) -> None:
-    command = ("--model", str(model_folder), "--head-weights", "uniform")
-    with pytest.raises(AssertionError, match="aren't calibrated"), served(*command):
-        pass
+def test_uncalibrated_weights_are_refused() -> None:
+    with pytest.raises(InputError, match="aren't calibrated"):
+        Service(tiny_pruner("uniform"), None, ServerSettings())
