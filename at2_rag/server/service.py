@@ -12,7 +12,7 @@ from typing import Any, TypeVar, Unpack, cast
 
 from at2_rag import __version__
 from at2_rag.attribution import AT2Attributor
-from at2_rag.errors import HeadWeightsNotFoundError, InputError
+from at2_rag.errors import HeadWeightsNotFoundError, InputError, brief
 from at2_rag.model.hub import DEFAULT_MODEL
 from at2_rag.model.loading import LoadedModel
 from at2_rag.options import PruneOptions, PruneOverrides
@@ -102,7 +102,7 @@ class Service:
         if name is not None and name not in self.model_names:
             raise RequestError(
                 ErrorKind.UNKNOWN_MODEL,
-                f"model is {name!r}, served are {', '.join(map(repr, self.model_names))}; name one "
+                f"model is {brief(name)}, served are {', '.join(map(repr, self.model_names))}; name one "
                 "of them, or start the server with --model-name for yours",
             )
 
@@ -121,7 +121,7 @@ class Service:
         return await self._side_work.run(function)
 
     async def cut(self, texts: Sequence[str], tokens: int) -> tuple[list[str], list[int]]:
-        """Return the beginnings of texts, of so many tokens, and the indexes of those that end."""
+        """Return the beginnings of texts, of so many tokens, and the indexes of those that were cut."""
         spans = self.pruner.scoring_model.prompts.text_spans
 
         def shorten() -> tuple[list[str], list[int]]:

@@ -54,7 +54,9 @@ class ServerSettings:
     batch_delay: float = _setting(
         0.005, 0, "Seconds that a request waits for others to be read with."
     )
-    timeout: float = _setting(120.0, 0.001, "Seconds until a request without an answer is given up.")
+    timeout: float = _setting(
+        120.0, 0.001, "Seconds until a request without an answer is given up."
+    )
     body_timeout: float = _setting(
         10.0, 0.001, "Seconds that a client may take for its headers, and as many for its body."
     )

@@ -161,7 +161,7 @@ def test_games_with_headers_and_paths(server: ServerProcess) -> None:
     answer = raw(server, b"GET /live HTTP/1.1\r\nHost: h\r\n", smuggled)
     assert answer.startswith(b"HTTP/1.1 200")
     for bad in ("a\tb", "x" * 65, "a;b", "é"):
-        headers = {"X-Request-Id": bad.encode("utf-8")}
+        headers = {b"X-Request-Id": bad.encode("utf-8")}
         answered = httpx.get(f"{server.url}/live", headers=headers)
         assert re.fullmatch(r"[0-9a-f]{32}", answered.headers["x-request-id"])
     mine = httpx.get(f"{server.url}/live", headers={"X-Request-Id": "trace-1.a:b"})

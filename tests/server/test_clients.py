@@ -88,7 +88,7 @@ def test_voyage(url: str, expected: list[tuple[int, float]]) -> None:
     assert_ranked([(row.index, row.relevance_score) for row in answer.results], expected)
     assert answer.results[0].document == DOCUMENTS[expected[0][0]]
     assert answer.total_tokens > 0
-    with pytest.raises(voyageai.error.InvalidRequestError, match="at least|greater"):
+    with pytest.raises(voyageai.error.MalformedRequestError, match="top_k is -1"):
         client.rerank(QUERY, DOCUMENTS, model="rerank", top_k=-1)
 
 
