@@ -100,10 +100,11 @@ class Service:
     def check_model(self, name: str | None) -> None:
         """Raise `RequestError` for a model that isn't served; None is any."""
         if name is not None and name not in self.model_names:
+            served = ", ".join(map(repr, self.model_names))
             raise RequestError(
                 ErrorKind.UNKNOWN_MODEL,
-                f"model is {brief(name)}, served are {', '.join(map(repr, self.model_names))}; name one "
-                "of them, or start the server with --model-name for yours",
+                f"model is {brief(name)}, served are {served}; name one of them, or start the "
+                "server with --model-name for yours",
             )
 
     def check_count(self, documents: int) -> None:
@@ -121,7 +122,7 @@ class Service:
         return await self._side_work.run(function)
 
     async def cut(self, texts: Sequence[str], tokens: int) -> tuple[list[str], list[int]]:
-        """Return the beginnings of texts, of so many tokens, and the indexes of those that were cut."""
+        """Return texts cut to so many tokens, and the indexes of those that were longer."""
         spans = self.pruner.scoring_model.prompts.text_spans
 
         def shorten() -> tuple[list[str], list[int]]:
