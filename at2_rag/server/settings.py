@@ -30,7 +30,7 @@ class ServerSettings:
         max_batch_tokens: Most tokens that are read together; a larger request is read by itself.
         max_queue_tokens: Most tokens that wait or are read. An empty queue takes any request.
         batch_delay: Seconds that a request waits for others to be read with.
-        timeout: Seconds from a request's headers to its answer.
+        timeout: Seconds that an answer may take once the body is here.
         body_timeout: Seconds that a client may take for headers, and as many for the body.
         drain_seconds: Seconds that requests have to finish once the server is told to stop.
 

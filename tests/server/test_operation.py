@@ -24,9 +24,9 @@ from tests.tiny_weights import tiny_pruner
 BODY = {"query": QUERY, "documents": DOCUMENTS}
 LONG = {
     "query": QUERY,
-    "documents": [f"Night {night}. " + "The sea was calm. " * 120 for night in range(50)],
+    "documents": [f"Night {night}. " + "The sea was calm. " * 120 for night in range(130)],
 }
-"""Takes a while to read, with 37,000 tokens."""
+"""Takes a while to read, with some 95,000 tokens."""
 
 
 @pytest.fixture(scope="module")
@@ -162,16 +162,14 @@ def test_beyond_the_limits_there_is_only_429(small: ServerProcess) -> None:
     wait_until(small, "at2_rag_in_flight", 0)
 
 
-def test_a_full_queue_refuses_until_it_has_room(small: ServerProcess) -> None:
-    body = json.dumps(LONG).encode()
-    with closing(connection_to(small)) as connection:
-        connection.sendall(head(body) + body)
-        deadline = time.monotonic() + 60
-        while metric(small, "at2_rag_queue_tokens") == 0:
-            assert time.monotonic() < deadline
-        response = small.post("/v2/rerank", LONG, headers=bearer("first-key"))
-    assert response.status_code == 429 and "tokens wait or are read" in response.json()["message"]
-    wait_until(small, "at2_rag_in_flight", 0)
+def test_a_full_queue_refuses(small: ServerProcess) -> None:
+    def post(_: int) -> httpx.Response:
+        return small.post("/v2/rerank", LONG, headers=bearer("first-key"))
+
+    with ThreadPoolExecutor(3) as pool:
+        responses = sorted(pool.map(post, range(3)), key=lambda response: response.status_code)
+    assert [response.status_code for response in responses][::2] == [200, 429]
+    assert "tokens wait or are read" in responses[-1].json()["message"]
 
 
 def test_too_many_tokens_are_refused_with_both_numbers(small: ServerProcess) -> None:
@@ -218,8 +216,12 @@ def test_term_under_load_loses_no_accepted_request(arguments: list[str]) -> None
 
 
 def test_a_draining_server_finishes_what_it_has_and_says_so(arguments: list[str]) -> None:
-    with served(*arguments) as server, ThreadPoolExecutor(1) as pool:
-        slow = pool.submit(server.post, "/v2/rerank", LONG)
+    body = json.dumps(BODY).encode()
+    with (
+        served(*arguments, "--body-timeout", "60") as server,
+        closing(connection_to(server)) as connection,
+    ):
+        connection.sendall(head(body) + body[:-1])  # in flight for as long as the test wants
         wait_until(server, "at2_rag_in_flight", 1)
         server.process.send_signal(signal.SIGTERM)
         deadline = time.monotonic() + 30
@@ -228,16 +230,25 @@ def test_a_draining_server_finishes_what_it_has_and_says_so(arguments: list[str]
         assert httpx.get(f"{server.url}/live", timeout=60).status_code == 200
         refused = server.post("/v2/rerank", BODY)
         assert refused.status_code == 503 and refused.headers["retry-after"] == "1"
-        assert slow.result().status_code == 200
+        connection.sendall(body[-1:])
+        assert connection.recv(65_536).startswith(b"HTTP/1.1 200")
         assert server.process.wait(60) == 0
 
 
-def test_the_deadline_ends_a_drain(arguments: list[str]) -> None:
-    with served(*arguments, "--drain-seconds", "0") as server, ThreadPoolExecutor(1) as pool:
-        slow = pool.submit(server.post, "/v2/rerank", {**LONG, "documents": LONG["documents"] * 3})
+@pytest.mark.parametrize("signals", [1, 2])
+def test_a_deadline_or_a_second_signal_ends_a_drain(arguments: list[str], signals: int) -> None:
+    seconds = {1: "0", 2: "600"}[signals]
+    with (
+        served(*arguments, "--body-timeout", "600", "--drain-seconds", seconds) as server,
+        closing(connection_to(server)) as connection,
+    ):
+        connection.sendall(head(b" " * 10))  # and never the body
         wait_until(server, "at2_rag_in_flight", 1)
-        assert server.stop() == 0
-        assert isinstance(slow.exception(), httpx.HTTPError) or slow.result().status_code >= 500
+        for _ in range(signals):
+            server.process.send_signal(signal.SIGTERM)
+            time.sleep(0.5)
+        assert server.process.wait(60) == {1: 0, 2: -signal.SIGTERM}[signals]
+        assert not connection.recv(65_536).startswith(b"HTTP/1.1 200")
 
 
 def test_uncalibrated_weights_are_refused() -> None:
