@@ -19,6 +19,11 @@ from at2_rag.server.service import Service
 from at2_rag.server.shapes.paths import error_form_of
 from at2_rag.server.telemetry.logs import access_log, request_id
 
+_STOPPED = RequestError(
+    ErrorKind.NOT_READY,
+    "the server stopped before the answer was there; send the request again",
+    retry_after=1,
+)
 _IDENTITY = re.compile(r"[\w.:-]{1,64}", re.ASCII)
 
 
@@ -74,6 +79,9 @@ class Observe:
 
         try:
             await self._app(scope, receive, send_with_id)
+        except asyncio.CancelledError:  # the server stops: the deadline of its drain has passed
+            if not status:
+                await refuse(_STOPPED, scope, receive, send_with_id)
         except Exception:
             if not status:  # else it was answered, and logged
                 access_log.exception("a request failed")

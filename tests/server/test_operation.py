@@ -248,7 +248,7 @@ def test_a_deadline_or_a_second_signal_ends_a_drain(arguments: list[str], signal
             server.process.send_signal(signal.SIGTERM)
             time.sleep(0.5)
         assert server.process.wait(60) == {1: 0, 2: -signal.SIGTERM}[signals]
-        assert not connection.recv(65_536).startswith(b"HTTP/1.1 200")
+        assert connection.recv(65_536).startswith(b"HTTP/1.1 503")
 
 
 def test_uncalibrated_weights_are_refused() -> None:
