@@ -16,7 +16,7 @@ from typing import Any
 
 import httpx
 
-START_SECONDS = 300.0
+START_SECONDS = 600.0
 
 
 @dataclass

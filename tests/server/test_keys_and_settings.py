@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -39,8 +40,9 @@ def test_a_key_is_compared_whole() -> None:
 @pytest.mark.parametrize("name", [number.name for number in numbers()])
 @pytest.mark.parametrize("value", [-1, float("nan"), float("inf"), True])
 def test_numbers_are_checked(name: str, value: float) -> None:
+    settings: Any = {name: value}
     with pytest.raises(InputError, match=f"{name} is .*; pass a finite number of at least"):
-        ServerSettings(**{name: value})
+        ServerSettings(**settings)
 
 
 def test_keys_are_not_shown() -> None:

@@ -79,11 +79,10 @@ def test_spans_are_rerankers_beneath_the_callers(with_text: bool) -> None:
     from opentelemetry import trace
 
     exporter = memory.InMemorySpanExporter()
-    provider = sdk.TracerProvider()
+    if not isinstance(trace.get_tracer_provider(), sdk.TracerProvider):  # it can be set once
+        trace.set_tracer_provider(sdk.TracerProvider())
+    provider: Any = trace.get_tracer_provider()
     provider.add_span_processor(export.SimpleSpanProcessor(exporter))
-    trace.set_tracer_provider(provider)
-    if trace.get_tracer_provider() is not provider:  # of an earlier test: it can be set once
-        trace.get_tracer_provider().add_span_processor(export.SimpleSpanProcessor(exporter))
     parent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
     with reranker_span({"traceparent": parent}, model="tiny") as span:
         describe(span, RESULT, RESULT.kept, with_text=with_text)
