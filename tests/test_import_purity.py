@@ -25,10 +25,10 @@ RUN_EACH = """
 import sys
 from at2_rag.cli.group import main
 heavy = {"torch", "transformers", "tokenizers", "tiktoken", "huggingface_hub", "gguf"}
-heavy |= {"fastapi", "starlette", "uvicorn", "prometheus_client"}
+web = {"fastapi", "starlette", "uvicorn", "prometheus_client"}
 for command in sys.argv[1:]:
     main(command.split(), prog_name="at2-rag", standalone_mode=False)
-    print("AFTER", command, sorted(heavy & set(sys.modules)))
+    print("AFTER", command, sorted((heavy | web) & set(sys.modules)))
 import langchain_at2_rag, llama_index_at2_rag
 langchain_at2_rag.AT2DocumentCompressor(top_n=2), llama_index_at2_rag.AT2NodePostprocessor()
 print("AFTER", "adapters", sorted(heavy & set(sys.modules) - {"tiktoken"}))
