@@ -49,6 +49,8 @@ PLANTED = [
     ("at2_rag/model/hub.py", "at2_rag.prompt.layout", "Rooms import only"),
     ("langchain_at2_rag/__init__.py", "at2_rag_evals", "Rooms import only"),
     ("at2_rag/pruner.py", "langchain_core", "The library knows no framework"),
+    ("at2_rag/pruner.py", "at2_rag.server.settings", "Rooms import only"),
+    ("at2_rag/report/page.py", "fastapi", "Only the server knows HTTP"),
     ("at2_rag/selection/select.py", "torch", "do without torch"),
     ("at2_rag/readout/head_weights.py", "transformers", "know transformers"),
     ("at2_rag_evals/tables.py", "at2_rag_evals.cli", "No cycles"),

@@ -1,4 +1,4 @@
-"""Asking for help, or importing an adapter, loads neither torch nor transformers."""
+"""Asking for help, or importing an adapter, loads neither torch, transformers nor FastAPI."""
 
 from __future__ import annotations
 
@@ -20,14 +20,16 @@ COMMANDS = [
     "eval qa --help",
     "eval qa --all",
     "mcp --help",
+    "serve --help",
 ]
 RUN_EACH = """
 import sys
 from at2_rag.cli.group import main
 heavy = {"torch", "transformers", "tokenizers", "tiktoken", "huggingface_hub", "gguf"}
+web = {"fastapi", "starlette", "uvicorn", "prometheus_client"}
 for command in sys.argv[1:]:
     main(command.split(), prog_name="at2-rag", standalone_mode=False)
-    print("AFTER", command, sorted(heavy & set(sys.modules)))
+    print("AFTER", command, sorted((heavy | web) & set(sys.modules)))
 import langchain_at2_rag, llama_index_at2_rag
 langchain_at2_rag.AT2DocumentCompressor(top_n=2), llama_index_at2_rag.AT2NodePostprocessor()
 print("AFTER", "adapters", sorted(heavy & set(sys.modules) - {"tiktoken"}))

@@ -26,8 +26,8 @@ PACKAGES = {
 }
 HAYSTACK = "haystack_integrations/components/rankers/at2_rag"
 EXTRAS = {
-    *("agents", "haystack", "langchain", "llama-index", "mcp"),
-    *("evals", "label", "train", "docs", "peers", "all", "dev"),
+    *("agents", "haystack", "langchain", "llama-index", "mcp", "server"),
+    *("evals", "label", "train", "clients", "docs", "peers", "all", "dev"),
 }
 
 
@@ -82,9 +82,10 @@ def test_extras(metadata: email.message.Message) -> None:
     assert required["langchain"] == {"langchain-core", "pydantic"}
     assert required["agents"] == {"langchain", "langchain-core", "pydantic"}
     assert required["mcp"] == {"mcp", "pydantic"}
+    assert {"fastapi", "uvicorn", "prometheus-client", "opentelemetry-api"} <= required["server"]
     assert required["haystack"] == {"haystack-ai", "pydantic"}
     assert required["llama-index"] == {"llama-index-core", "pydantic"}
-    users = [required[extra] for extra in EXTRAS - {"docs", "peers", "all", "dev"}]
+    users = [required[extra] for extra in EXTRAS - {"clients", "docs", "peers", "all", "dev"}]
     assert required["all"] == set().union(*users)
     assert required["all"] | required["peers"] <= required["dev"]
 

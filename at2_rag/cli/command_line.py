@@ -26,6 +26,7 @@ _EXTRAS = {
     "eval": "evals",
     "label": "label",
     "mcp": "mcp",
+    "serve": "server",
     "train": "train",
 }
 """Command -> the extra of at2-rag with what it needs."""

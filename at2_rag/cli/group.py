@@ -12,13 +12,14 @@ from at2_rag.cli.command_line import CommandGroup, verbose_option
 from at2_rag.cli.label import label_command
 from at2_rag.cli.models import models
 from at2_rag.cli.prune import prune
+from at2_rag.cli.serve import serve
 from at2_rag.cli.states import cache, index
 from at2_rag.cli.train import calibrate_command, train_command
 
 
 @click.group(
     cls=CommandGroup,
-    commands=[cache, calibrate_command, index, label_command, models, prune, train_command],
+    commands=[cache, calibrate_command, index, label_command, models, prune, serve, train_command],
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 @click.version_option(__version__, prog_name="at2-rag")

@@ -177,6 +177,10 @@ class PromptBuilder:
         """Return the character range of each token of a chunk, its separator included."""
         return self._encoder.encode_with_spans(chunk.rendered + CHUNK_END)[1]
 
+    def text_spans(self, text: str) -> tuple[tuple[int, int], ...]:
+        """Return the character range of each token of a text by itself."""
+        return self._encoder.encode_with_spans(text)[1]
+
     def independent(self, query: str, chunks: Sequence[Chunk]) -> PromptLayout:
         """Lay out chunks that are each read alone after the prefix.
 

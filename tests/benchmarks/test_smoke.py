@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,12 +16,15 @@ import late_designs
 import left_out
 import memory
 import pytest
+import serving
 import soak
 import speed
 from click.testing import CliRunner
 
 from at2_rag.cli.group import main
+from at2_rag.model.loading import LoadedModel
 from at2_rag.reading import late
+from tests.tiny_weights import calibrated_weights
 from tests.training.calibrating.equal_examples import equal_examples
 from tests.training.planted_examples import write_examples
 
@@ -167,3 +171,23 @@ def test_depth(tiny_options: list[str], tmp_path: Path) -> None:
     assert rows[2]["KB a chunk"] == pytest.approx(tokens * (3 + 2) * 2 * 8 * 4)
     assert set(tables["nDCG@10 by source, out of fold"][0]) == {"layers, passes", "novels", "seas"}
     assert (tmp_path / "out" / "depth-1.svg").read_text(encoding="utf-8").startswith("<svg ")
+
+
+def test_serving(tiny_options: list[str], tmp_path: Path) -> None:
+    loaded = LoadedModel.from_pretrained(tiny_options[1], dtype="float32")
+    weights = calibrated_weights(loaded.model, loaded.tokenizer, cosine_weight=0.5)
+    weights.save(tmp_path / "weights")
+    options = ["--calls", "10", "--minutes", "0.01"]
+    options += ["--head-weights", str(tmp_path / "weights")]
+    tables = _run(serving.main, [*tiny_options, *options], tmp_path)
+    rows = tables["Requests of 10 chunks"]
+    assert {(row["batches"], row["cache"], row["callers"]) for row in rows} == {
+        (batches, cache, callers)
+        for batches in ("batched", "one at a time")
+        for cache in ("cold", "warm")
+        for callers in (1, 8)
+    }
+    assert {row["statuses"] for row in rows} == {"200: 10"}
+    for part in tables["Overload"]:
+        assert set(re.findall(r"(\d+):", part["statuses"])) <= {"200", "429"}
+        assert part["memory, MB"] > 0

@@ -1,0 +1,226 @@
+"""Gathers requests into batches that are read together, and refuses what it can't hold."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import TypeAlias
+
+from at2_rag.options import PruneOptions
+from at2_rag.pruning.history import Turn
+from at2_rag.results import PruneResult
+from at2_rag.server.errors import ErrorKind, RequestError
+from at2_rag.text.chunks import ChunkLike
+
+_FIRST_RATE = 1000.0  # tokens a second, until some were read
+_MOST_RETRY_SECONDS = 60
+_RATE_WEIGHT = 0.2  # of the latest batch in the mean rate
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Job:
+    """A question with its chunks, ready to be read.
+
+    Attributes:
+        query: The question.
+        chunks: Its chunks.
+        options: The options, with a limit.
+        tokens: How many tokens the scoring model reads.
+        history: The turns before the question.
+        priority: Lower numbers are read first.
+    """
+
+    query: str
+    chunks: Sequence[ChunkLike]
+    options: PruneOptions
+    tokens: int
+    history: Sequence[Turn] = ()
+    priority: int = 0
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Waiting:
+    """A job in the queue, and the future of its result."""
+
+    job: Job
+    result: asyncio.Future[PruneResult]
+    arrived: float = field(default_factory=time.monotonic)
+
+
+ReadTogether: TypeAlias = Callable[[Sequence[Job]], Awaitable[list[PruneResult]]]
+
+
+class Batcher:
+    """Reads jobs in batches, first those of the lowest priority number, then the oldest.
+
+    A batch is the first job and, while they fit, the shortest others with equal options. Jobs whose
+    results nobody awaits any more are left out, and a batch of which that is true is cancelled.
+    Used from one event loop; `run` has to run in it.
+
+    Args:
+        read: Prunes jobs with equal options; cancelled, it stops.
+        max_batch_tokens: Most tokens of a batch; a larger job is read by itself.
+        max_queue_tokens: Most tokens that wait or are read; an empty queue takes any job.
+        delay: Seconds that a batch with room waits for others.
+        readers: How many batches are read at a time.
+        on_batch: Called with the jobs of each batch that is about to be read.
+    """
+
+    def __init__(
+        self,
+        read: ReadTogether,
+        *,
+        max_batch_tokens: int,
+        max_queue_tokens: int,
+        delay: float,
+        readers: int,
+        on_batch: Callable[[Sequence[Waiting]], None] = lambda batch: None,
+    ) -> None:
+        self._read = read
+        self._max_batch_tokens, self._max_queue_tokens = max_batch_tokens, max_queue_tokens
+        self._delay = delay
+        self._readers, self._free = readers, asyncio.Semaphore(readers)
+        self._on_batch = on_batch
+        self._waiting: list[Waiting] = []
+        self._arrived = asyncio.Event()
+        self._batches: set[asyncio.Task[None]] = set()
+        self._rate = _FIRST_RATE  # tokens a second and reader
+        self.tokens = 0  # that wait or are read
+
+    @property
+    def waiting(self) -> int:
+        """How many jobs wait."""
+        return len(self._waiting)
+
+    def submit(self, jobs: Sequence[Job]) -> list[asyncio.Future[PruneResult]]:
+        """Queue all jobs of a request; a job is withdrawn by cancelling its future.
+
+        Raises:
+            RequestError: If they don't fit into the queue; then none is queued.
+        """
+        tokens = sum(job.tokens for job in jobs)
+        if self.tokens and self.tokens + tokens > self._max_queue_tokens:
+            raise RequestError(
+                ErrorKind.BUSY,
+                f"{self.tokens:,} tokens wait or are read, this request has {tokens:,}, and at "
+                f"most {self._max_queue_tokens:,} may; try again in {self.retry_after} s",
+                retry_after=self.retry_after,
+            )
+        loop = asyncio.get_running_loop()
+        entries = [Waiting(job, loop.create_future()) for job in jobs]
+        for entry in entries:
+            self.tokens += entry.job.tokens
+            entry.result.add_done_callback(partial(self._forget, entry))
+        self._waiting += entries
+        self._arrived.set()
+        return [entry.result for entry in entries]
+
+    @property
+    def retry_after(self) -> int:
+        """Seconds after which what is queued will probably have been read."""
+        seconds = math.ceil(self.tokens / (self._rate * self._readers))
+        return max(1, min(_MOST_RETRY_SECONDS, seconds))
+
+    async def run(self) -> None:
+        """Start batches until cancelled, which also cancels those that are read."""
+        try:
+            while True:
+                await self._arrived.wait()
+                await self._free.acquire()
+                if sum(entry.job.tokens for entry in self._waiting) < self._max_batch_tokens:
+                    await asyncio.sleep(self._delay)
+                batch = self._next_batch()
+                if not self._waiting:
+                    self._arrived.clear()
+                if not batch:  # all were withdrawn meanwhile
+                    self._free.release()
+                    continue
+                task = asyncio.create_task(self._read_batch(batch))
+                self._batches.add(task)
+                task.add_done_callback(self._batches.discard)
+        finally:
+            for task in self._batches:
+                task.cancel()
+
+    def _forget(self, entry: Waiting, _: object) -> None:
+        self.tokens -= entry.job.tokens
+        if entry in self._waiting:
+            self._waiting.remove(entry)
+
+    def _next_batch(self) -> list[Waiting]:
+        self._waiting.sort(key=lambda entry: (entry.job.priority, entry.arrived))
+        if not self._waiting:
+            return []
+        first, *others = self._waiting
+        batch, tokens = [first], first.job.tokens
+        alike = (entry for entry in others if entry.job.options == first.job.options)
+        for entry in sorted(alike, key=lambda entry: entry.job.tokens):
+            tokens += entry.job.tokens
+            if tokens > self._max_batch_tokens:
+                break
+            batch.append(entry)
+        taken = set(batch)
+        self._waiting = [entry for entry in self._waiting if entry not in taken]
+        return batch
+
+    async def _read_batch(self, batch: list[Waiting]) -> None:
+        try:
+            self._on_batch(batch)
+            await self._settle(batch)
+        finally:
+            self._free.release()
+            for entry in batch:
+                entry.result.cancel()  # of those that have no result, since this was cancelled
+
+    async def _settle(self, batch: Sequence[Waiting]) -> None:
+        """Give the entries their results; one by one where they fail together."""
+        batch = [entry for entry in batch if not entry.result.done()]
+        if not batch:
+            return
+        start = time.monotonic()
+        try:
+            results = await self._read_while_wanted(batch)
+        except Exception as error:
+            if len(batch) == 1:
+                _finish(batch[0], error)
+            else:
+                for entry in batch:
+                    await self._settle([entry])
+            return
+        if not results:
+            return
+        seconds = max(time.monotonic() - start, 1e-6)
+        rate = sum(entry.job.tokens for entry in batch) / seconds
+        self._rate += _RATE_WEIGHT * (rate - self._rate)
+        for entry, result in zip(batch, results, strict=True):
+            _finish(entry, result)
+
+    async def _read_while_wanted(self, batch: Sequence[Waiting]) -> list[PruneResult]:
+        """Return the results of a batch; none once all of its entries are withdrawn."""
+        task = asyncio.ensure_future(self._read([entry.job for entry in batch]))
+
+        def cancel_unwanted(_: object) -> None:
+            if all(entry.result.done() for entry in batch):
+                task.cancel()
+
+        for entry in batch:
+            entry.result.add_done_callback(cancel_unwanted)
+        try:
+            return await task
+        except asyncio.CancelledError:
+            if all(entry.result.done() for entry in batch):
+                return []
+            raise  # the server stops
+
+
+def _finish(entry: Waiting, outcome: PruneResult | Exception) -> None:
+    if entry.result.done():  # withdrawn meanwhile
+        return
+    if isinstance(outcome, Exception):
+        entry.result.set_exception(outcome)
+    else:
+        entry.result.set_result(outcome)

@@ -1,0 +1,1 @@
+"""What an operator sees of the server: logs, metrics and traces, by default without any text."""

@@ -1,0 +1,1 @@
+"""Tests of the HTTP server: real processes and connections, unmodified clients."""
