@@ -42,8 +42,8 @@ def read_scores(path: Path, examples: Sequence[Example]) -> list[list[float | No
             one that has a score already, or more than one example; or if no example has a score.
     """
     by_id: dict[str, list[int]] = defaultdict(list)
-    for position, example in enumerate(examples):
-        by_id[example.id].append(position)
+    for number, example in enumerate(examples):
+        by_id[example.id].append(number)
     scores: list[list[float | None]] = [[None] * len(example.chunks) for example in examples]
     unknown, bad = 0, []
     for line, row in _rows(path):
