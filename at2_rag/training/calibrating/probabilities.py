@@ -125,8 +125,8 @@ def fit_calibration(
     call = fit_logistic(of_calls, name="call's outcome", start=before[1])
     if start is not None:
         return replace(start, chunk=chunk, call=call)
-    weight, bias = fit_evidence(_gold_features([sample for sample, _, _ in scored]))
-    return Calibration(weight.reshape(shape).astype(np.float32), bias, chunk, call)
+    readout, bias = fit_evidence(_gold_features([sample for sample, _, _ in scored]))
+    return Calibration(readout.reshape(shape).astype(np.float32), bias, chunk, call)
 
 
 def fit_prior_weight(scored: Sequence[ScoredSample], prior: Prior) -> float | None:
