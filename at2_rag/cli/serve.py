@@ -101,6 +101,7 @@ def serve(
     trace_text: bool,
     chunk_cache: Path | None,
     token_counter: str | None,
+    head_weights: str | None,
     **values: Any,
 ) -> None:
     """Serve rerank clients over HTTP: those of Cohere, Jina, vLLM, TEI and Voyage.
@@ -121,10 +122,16 @@ def serve(
     )
     counter = None if token_counter is None else resolve_token_counter(token_counter)
     with announced("Loading the model"):  # importing torch takes seconds
+        from at2_rag.readout.shipped import named_or_folder
         from at2_rag.server.process import serve as serve_requests
         from at2_rag.server.service import load_service
 
         service = load_service(
-            settings, options=options, chunk_cache=chunk_cache, token_counter=counter, **values
+            settings,
+            options=options,
+            head_weights=named_or_folder(head_weights),
+            token_counter=counter,
+            chunk_cache=chunk_cache,
+            **values,
         )
     serve_requests(service, host=host, port=port)

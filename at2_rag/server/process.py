@@ -15,6 +15,7 @@ from at2_rag.server.telemetry.logs import access_log, log_as_json
 
 _MOST_HEADER_BYTES = 65_536
 _LOOK_SECONDS = 0.05
+_KEEP_ALIVE_SECONDS = 75  # longer than clients and proxies do, so that they close, not we
 
 
 def serve(service: Service, *, host: str, port: int) -> None:
@@ -35,6 +36,7 @@ def serve(service: Service, *, host: str, port: int) -> None:
         access_log=False,
         server_header=False,
         h11_max_incomplete_event_size=_MOST_HEADER_BYTES,
+        timeout_keep_alive=_KEEP_ALIVE_SECONDS,
         timeout_graceful_shutdown=1,  # requests were waited for before
     )
     DrainingServer(config, service).run()

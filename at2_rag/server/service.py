@@ -19,7 +19,6 @@ from at2_rag.options import PruneOptions, PruneOverrides
 from at2_rag.pruner import AT2Pruner, PrunerSettings
 from at2_rag.pruning.history import Turn
 from at2_rag.pruning.workers import Workers, most_readers
-from at2_rag.readout.shipped import named_or_folder
 from at2_rag.results import PruneResult
 from at2_rag.server.batching import Batcher, Job, Waiting
 from at2_rag.server.errors import ErrorKind, RequestError
@@ -256,7 +255,6 @@ def load_service(
     revision: str | None = None,
     device: str | None = None,
     dtype: str | None = None,
-    head_weights: str | None = None,
     **pruner: Unpack[PrunerSettings],
 ) -> Service:
     """Load a model, and return a service over it that is warm.
@@ -268,8 +266,7 @@ def load_service(
         revision: See `model`.
         device: See `model`.
         dtype: See `model`.
-        head_weights: Name of shipped head weights, or a folder; None for the default ones.
-        **pruner: Other keyword arguments of `AT2Pruner`.
+        **pruner: Keyword arguments of `AT2Pruner`.
 
     Raises:
         AT2Error: As `AT2Pruner.from_pretrained`, or if the head weights aren't calibrated.
@@ -281,7 +278,6 @@ def load_service(
         attributor = AT2Attributor(loaded)
     except HeadWeightsNotFoundError:
         attributor = None
-    weights = named_or_folder(head_weights)
-    service = Service(AT2Pruner(loaded, head_weights=weights, **pruner), attributor, settings)
+    service = Service(AT2Pruner(loaded, **pruner), attributor, settings)
     service.pruner.warm_up()
     return service

@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from typing import Any
 from urllib.parse import urlsplit
 
 import httpx
@@ -22,7 +23,7 @@ from tests.server.questions import DOCUMENTS, QUERY
 from tests.tiny_weights import tiny_pruner
 
 BODY = {"query": QUERY, "documents": DOCUMENTS}
-LONG = {
+LONG: dict[str, Any] = {
     "query": QUERY,
     "documents": [f"Night {night}. " + "The sea was calm. " * 120 for night in range(130)],
 }

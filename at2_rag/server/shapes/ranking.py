@@ -153,7 +153,8 @@ def parsed(kind: type[B], body: Mapping[str, Any]) -> B:
         return kind.model_validate(body)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
-    path, value = "", body  # a location also names types, which are no keys of the body
+    path = ""
+    value: Any = body  # a location also names types, which are no keys of the body
     for step in first["loc"]:
         if isinstance(step, int) and isinstance(value, list) and step < len(value):
             path, value = f"{path}[{step}]", value[step]
