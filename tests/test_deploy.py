@@ -31,7 +31,8 @@ def resolved(words: list[str]) -> Command:
         assert command is not None, words
         if not isinstance(command, Group):
             break
-    return command
+    resolved_command: Command = command
+    return resolved_command
 
 
 def test_the_dockerfile_copies_what_is_there_and_runs_without_rights() -> None:

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from hashlib import sha256
 from importlib.resources import files
-from typing import Any
+from typing import Any, Literal
 
 from fastapi import FastAPI
 from pydantic import BaseModel
@@ -110,6 +110,7 @@ def _request_body(bodies: Sequence[type[BaseModel]]) -> dict[str, Any]:
 
 
 def _schemas(bodies: Sequence[type[BaseModel]]) -> dict[str, Any]:
+    inputs: list[tuple[type[BaseModel], Literal["validation"]]]
     inputs = [(body, "validation") for body in dict.fromkeys(bodies)]
     _, schema = models_json_schema(inputs, ref_template=_SCHEMA_PATH)
     definitions: dict[str, Any] = schema["$defs"]

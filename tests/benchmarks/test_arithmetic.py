@@ -134,13 +134,11 @@ def test_unusable_prompt_lengths_are_one_line(tiny_options: list[str]) -> None:
 
 
 def prediction(question: int, likely: list[float], *, gold: int) -> Prediction:
-    scores, calibration = np.array(likely), Calibration(np.zeros((1, 1, 1)), 0.0, ZEROS, (0.0,) * 5)
-    labels = np.arange(len(likely)) == gold
-    sample = CalibrationSample("s", 0, np.zeros((len(likely), 1)), labels, question=question)
+    scores, labels = np.array(likely), np.arange(len(likely)) == gold
+    calibration = Calibration(np.zeros((1, 1, 1), np.float32), 0.0, (0.0,) * 4, (0.0,) * 5)
+    features = np.zeros((len(likely), 1), np.float32)
+    sample = CalibrationSample("s", 0, features, labels, question=question)
     return Prediction(sample, scores, scores, 1.0, calibration)
-
-
-ZEROS = (0.0,) * 4
 
 
 def test_what_rules_keep_by_hand() -> None:
