@@ -37,7 +37,7 @@ from at2_rag.training.collection.samples import content_hash
 from at2_rag.training.collection.sentences import SentenceCollection
 from at2_rag.training.fitting.cross_validation import assign_folds
 
-MOST_WITH_SENTENCES = 200  # questions whose sentences are read
+MOST_WITH_SENTENCES = 100  # questions whose sentences are read
 
 Float32s = npt.NDArray[np.float32]
 
