@@ -85,5 +85,5 @@ def calibrated_weights(model: Any, tokenizer: Any, *, cosine_weight: float) -> H
         ),
         prior_weight=0.8,
         cosine_weight=cosine_weight,
-        multi_hop=MultiHop(2 * weights.weight[0], 0.2, (0.2, 0.7, 0.0, 0.3)),
+        multi_hop=MultiHop(2 * weights.weight[0], 0.2, (0.2, 0.7, 0.3)),
     )

@@ -24,7 +24,6 @@ from at2_rag.arrays import Floats, Indices, missed_shares
 from at2_rag.errors import HeadWeightsError
 from at2_rag.options import PruneOptions
 from at2_rag.readout.calibration import (
-    CHUNK_TERMS,
     RISING,
     Calibration,
     checked_numbers,
@@ -35,6 +34,11 @@ from at2_rag.readout.calibration import (
 )
 from at2_rag.readout.scores import ChunkScores
 from at2_rag.text.chunks import Chunk
+
+HOP_TERMS = ("score", "log_share", "constant")
+"""What decides a chunk's probability beside the best one: the `CHUNK_TERMS`, but for the number of
+chunks, which is nearly always the same.
+"""
 
 MOST_WORDS = 200
 """How many words of the best chunk stand after the question; the rest of it is left out."""
@@ -56,10 +60,10 @@ class MultiHop:
 
     weight: npt.NDArray[np.float32]  # [L, H], for the features of the second reading
     score: float  # weight of a chunk's first score, at least 0
-    chunk: tuple[float, ...]  # slopes for the CHUNK_TERMS of the second scores, and the constant
+    chunk: tuple[float, ...]  # slopes for the HOP_TERMS of the second scores, and the constant
 
     def __post_init__(self) -> None:
-        terms, what = ("first_score", *CHUNK_TERMS), "multi-hop chunk"
+        terms, what = ("first_score", *HOP_TERMS), "multi-hop chunk"
         numbers = (self.score, *self.chunk)
         _, *chunk = checked_numbers(what, numbers, terms, rising=terms[: 1 + RISING])
         object.__setattr__(self, "chunk", tuple(chunk))
@@ -76,13 +80,13 @@ class MultiHop:
 
     def numbers(self) -> dict[str, Any]:
         """Return slopes and constant by their names, JSON-ready."""
-        chunk = dict(zip(CHUNK_TERMS, self.chunk, strict=True))
+        chunk = dict(zip(HOP_TERMS, self.chunk, strict=True))
         return {"first_score": self.score, "chunk": chunk}
 
     @classmethod
     def from_numbers(cls, numbers: Mapping[str, Any], weight: npt.NDArray[np.float32]) -> MultiHop:
         """Return what `numbers` gave, with the weights; raises as `Calibration.from_numbers`."""
-        chunk = in_order(numbers["chunk"], CHUNK_TERMS)
+        chunk = in_order(numbers["chunk"], HOP_TERMS)
         return cls(weight, float(numbers["first_score"]), chunk)
 
 
@@ -109,6 +113,11 @@ def chunks_read_again(first: Floats) -> tuple[int, Indices]:
     """
     best, *others = np.argsort(-first, kind="stable").tolist()
     return best, np.sort(others[:MOST_TOGETHER]).astype(np.intp)
+
+
+def hop_terms(scores: npt.ArrayLike) -> Floats:
+    """Return the `HOP_TERMS`, but for the constant, of chunks with second scores [O], [O, 2]."""
+    return chunk_terms(scores)[:, : len(HOP_TERMS) - 1]
 
 
 def second_scores(first: Floats, best: int, others: Indices, second: Floats) -> Floats:
@@ -148,7 +157,7 @@ def after_multi_hop(
     if first.probabilities is None or calibration is None:
         return ChunkScores(_best_first(np.maximum(scores, first.scores), best))
     slope, logits = max(calibration.slope, _LEAST_SLOPE), _logit(first.probabilities)
-    beside_best = logistic(chunk_terms(scores[others]), weights.chunk)
+    beside_best = logistic(hop_terms(scores[others]), weights.chunk)
     before, sure = first.probabilities[others], first.probabilities[best]
     likely = before + sure * np.maximum(beside_best - before, 0.0)
     # A raised chunk has the score that would have been as likely at the first reading.

@@ -244,7 +244,7 @@ def test_at2_adds_the_prior_of_minilm(
 
 def test_at2_multi_hop_asks_again(model_folder: Path, tmp_path: Path) -> None:
     plain = uniform_pruner(model_folder).head_weights
-    again = MultiHop(np.ones(plain.weight.shape[1:], np.float32), 0.5, (0.0, 0.0, 0.0, 0.0))
+    again = MultiHop(np.ones(plain.weight.shape[1:], np.float32), 0.5, (0.0, 0.0, 0.0))
     weights = replace(plain, multi_hop=again)
     weights.save(tmp_path)
     pruner = uniform_pruner(model_folder, head_weights=weights)

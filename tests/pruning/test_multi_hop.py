@@ -37,7 +37,7 @@ CHUNKS = [
     Chunk("Boats pass below it.", "The bridge"),
     Chunk("A lamp stood in the tower."),
 ]
-CHUNK = (0.2, 0.7, -0.3, 0.3)
+CHUNK = (0.2, 0.7, 0.3)
 
 
 @pytest.fixture(scope="module")
@@ -91,8 +91,8 @@ def by_hand(pruner: AT2Pruner, first: list[float]) -> tuple[list[float], list[fl
     shift = math.log(mass / math.fsum(map(math.exp, raw)))
     logits = [0.25 + weights.bias - value for value in plain(pruner)]
     evidence = math.log(math.fsum(map(math.exp, logits)))
-    slope, share, of_count, constant = CHUNK
-    fixed = of_count * math.log(len(others)) + constant - share * math.log(mass)
+    slope, share, constant = CHUNK
+    fixed = constant - share * math.log(mass)
     answerable = weights.calibration.answerable(first, evidence)
     likely = weights.calibration.probabilities(first, answerable).tolist()
     scores, best_likely = list(first), likely[best]
@@ -300,7 +300,7 @@ def test_the_weights_are_saved_and_checked(weights: HeadWeights, tmp_path: Path)
         dataclasses.replace(weights, multi_hop=MultiHop(weight, 1.0, CHUNK))
     bad: list[tuple[Any, str]] = [
         ((weight + np.nan, 1.0, CHUNK), "NaN or infinity"),
-        ((weight, 1.0, (1.0,)), "expected 5 finite"),
+        ((weight, 1.0, (1.0,)), "expected 4 finite"),
         ((weight, -1.0, CHUNK), "number of first_score for a multi-hop chunk is -1.0"),
     ]
     for arguments, message in bad:

@@ -229,7 +229,7 @@ def test_indexed_chunks_are_read_again_only_if_shortlisted(weights: HeadWeights)
 
 def test_a_question_that_is_read_again_reads_no_chunk_again(weights: HeadWeights) -> None:
     second = np.ones(weights.weight.shape[1:], np.float32)
-    again = replace(weights, multi_hop=MultiHop(second, 0.5, (0.2, 0.7, 0.0, 0.3)))
+    again = replace(weights, multi_hop=MultiHop(second, 0.5, (0.2, 0.7, 0.3)))
     pruner, texts = tiny_pruner(again), TEXTS[:6]
     passes = counted(pruner)
     cold = pruner.prune(QUERY, texts, top_k=5, multi_hop=True)

@@ -41,7 +41,7 @@ def weights() -> HeadWeights:
     second = np.random.default_rng(5).normal(size=plain.weight.shape[1:]).astype(np.float32)
     return dataclasses.replace(
         plain,
-        multi_hop=MultiHop(second, 0.5, (0.2, 0.7, 0.1, 0.3)),
+        multi_hop=MultiHop(second, 0.5, (0.2, 0.7, 0.3)),
         calibration=Calibration(
             -plain.weight, 0.25, (0.3, 0.9, -0.2, 1.0), (0.1, 0.2, 0.2, 0.1, 1.5)
         ),

@@ -11,8 +11,8 @@ import numpy.typing as npt
 
 from at2_rag.arrays import Bools, Floats, Indices
 from at2_rag.data.bootstrap import resample_means
-from at2_rag.readout.calibration import RISING, chunk_terms
-from at2_rag.readout.multi_hop import MultiHop, divided_anew, second_scores
+from at2_rag.readout.calibration import RISING
+from at2_rag.readout.multi_hop import MultiHop, divided_anew, hop_terms, second_scores
 from at2_rag.training.calibrating.fits import (
     EVERY,
     Labelled,
@@ -83,7 +83,7 @@ def fit_multi_hop(
     scored, after = [], []
     for sample, of_others, weight in zip(samples, ranked, out_of_fold(ranked, _fit), strict=True):
         second = of_others.terms @ weight
-        terms = chunk_terms(divided_anew(sample.scores[sample.others], second))
+        terms = hop_terms(divided_anew(sample.scores[sample.others], second))
         scored.append(of_others._replace(source=sample.source, terms=terms))
         after.append(second_scores(sample.scores, sample.best, sample.others, second))
     chunk = fit_logistic(scored, name="second gold label", rising=RISING)

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from at2_rag.errors import InputError
-from at2_rag.readout.calibration import chunk_terms, logistic
-from at2_rag.readout.multi_hop import divided_anew
+from at2_rag.readout.calibration import logistic
+from at2_rag.readout.multi_hop import divided_anew, hop_terms
 from at2_rag.training.calibrating.metrics import brier_skill, calibration_error
 from at2_rag.training.calibrating.multi_hop import (
     MultiHopFigures,
@@ -54,7 +54,7 @@ def test_weights_follow_the_second_gold_chunk_and_probabilities_come_true() -> N
     for sample in samples:
         first = sample.scores[sample.others]
         second = divided_anew(first, fitted.scores(first, sample.features))
-        likely.append(logistic(chunk_terms(second), fitted.chunk))
+        likely.append(logistic(hop_terms(second), fitted.chunk))
     p, y = np.concatenate(likely), np.concatenate([one.gold[one.others] for one in samples])
     assert calibration_error(p, y) < 0.03
     assert brier_skill(p, y) > 0.4
