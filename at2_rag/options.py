@@ -38,7 +38,7 @@ DEFAULT_MAX_MISSED = 0.15
 UNSURE_BELOW = 0.5
 """Probability of the best chunk below which `keep_if_unsure` holds."""
 
-UNANSWERABLE_BELOW = 0.12
+UNANSWERABLE_BELOW = 0.02
 """Probability that any chunk holds the answer below which a question counts as unanswerable."""
 
 _Check: TypeAlias = Callable[[str, Any], None]

@@ -9,12 +9,11 @@ import click
 
 from at2_rag import __version__
 from at2_rag.cli.command_line import CommandGroup, verbose_option
-from at2_rag.cli.label import label_command
 from at2_rag.cli.models import models
 from at2_rag.cli.prune import prune
 from at2_rag.cli.serve import serve
 from at2_rag.cli.states import cache, index
-from at2_rag.cli.train import calibrate_command, train_command
+from at2_rag.cli.train import calibrate_command, label_command, train_command
 
 
 @click.group(
