@@ -25,6 +25,7 @@ import numpy.typing as npt
 
 from at2_rag.arrays import Floats
 from at2_rag.errors import HeadWeightsError
+from at2_rag.readout.scores import best_by_owner
 
 CHUNK_TERMS = ("score", "log_share", "log_count", "constant")
 """What decides a chunk's probability."""
@@ -153,10 +154,8 @@ def total_evidence(logits: npt.ArrayLike, owners: npt.ArrayLike | None = None) -
     read = ~np.isnan(values)
     values = values[read]
     if owners is not None:
-        chunks, inverse = np.unique(np.asarray(owners)[read], return_inverse=True)
-        best = np.full(len(chunks), -np.inf)
-        np.maximum.at(best, inverse, values)
-        values = best
+        of_read = np.asarray(owners)[read]
+        values = best_by_owner(values, of_read.tolist(), int(of_read.max(initial=-1)) + 1)
     return _log_sum(values)
 
 

@@ -110,8 +110,8 @@ def test_left_out(tiny_options: list[str], tmp_path: Path, monkeypatch: pytest.M
     files = []
     for source in ("novels", "seas"):
         examples = equal_examples(source, 12)
-        asked = [replace(one, query=f"{one.query} {source} {one.id}") for one in examples]
-        files.append(str(write_examples(tmp_path / f"{source}.jsonl", asked)))
+        distinct = [replace(one, query=f"{one.query} {source} {one.id}") for one in examples]
+        files.append(str(write_examples(tmp_path / f"{source}.jsonl", distinct)))
     model, presets = ["--model", tiny_options[1]], tmp_path / "presets"
     train = ["train", *files, *model, "--hold-out", "8", "--limit", "100", "--folds", "2"]
     train += ["--features", "log:late", "--depth", "2", "--key-heads", "2", "--dtype", "bfloat16"]
