@@ -52,7 +52,7 @@ class CohereV2Body(_CohereBody):
         return spans if spans is not None and spans.mode == "enabled" else None
 
     def ranking(self) -> Ranking:
-        """Return what is asked."""
+        """Return the `Ranking` that the body asks for."""
         return Ranking(
             self.query,
             self.documents,
@@ -72,7 +72,7 @@ class CohereV1Body(_CohereBody):
     return_documents: bool = True
 
     def ranking(self) -> Ranking:
-        """Return what is asked; `rank_fields` are the parts of a document that are read."""
+        """Return the `Ranking` that the body asks for; `rank_fields` are the parts of a document that are read."""
         fields = self.rank_fields or ["text"]
         texts = [text_of(document, index, fields) for index, document in enumerate(self.documents)]
         return Ranking(self.query, texts, self.model, self.top_n, self.max_tokens_per_doc)

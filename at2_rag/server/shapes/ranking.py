@@ -75,7 +75,7 @@ class RankingBody(BaseModel):
     model_config = ConfigDict(strict=True, extra="ignore")
 
     def ranking(self) -> Ranking:
-        """Return what is asked.
+        """Return the `Ranking` that the body asks for.
 
         Raises:
             RequestError: If a document can't be used.

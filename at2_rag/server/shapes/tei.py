@@ -22,7 +22,7 @@ class TeiBody(RankingBody):
     truncation_direction: Literal["Left", "left", "Right", "right"] = "Right"
 
     def ranking(self) -> Ranking:
-        """Return what is asked."""
+        """Return the `Ranking` that the body asks for."""
         return Ranking(self.query, self.texts)
 
 

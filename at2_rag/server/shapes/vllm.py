@@ -34,7 +34,7 @@ class VllmBody(RankingBody):
     return_documents: bool = True
 
     def ranking(self) -> Ranking:
-        """Return what is asked; a `top_n` of 0 is for all documents."""
+        """Return the `Ranking` that the body asks for; a `top_n` of 0 is for all documents."""
         texts = [
             text_of(document, index, ["text"]) for index, document in enumerate(self.documents)
         ]

@@ -24,7 +24,7 @@ class VoyageBody(RankingBody):
     truncation: bool = True
 
     def ranking(self) -> Ranking:
-        """Return what is asked."""
+        """Return the `Ranking` that the body asks for."""
         return Ranking(self.query, self.documents, self.model, self.top_k)
 
 

@@ -1,4 +1,4 @@
-"""The lists of chunks that a question is calibrated on: as retrieved, and as calls may look else.
+"""Lists of chunks to calibrate on: a question's as retrieved, and the other kinds that calls have.
 
 A pruner meets lists without an answer, of one chunk or three, of nothing but unrelated chunks, and
 chunks that repeat the question. Probabilities that are fitted to long lists with an answer alone
