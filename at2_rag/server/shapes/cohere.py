@@ -72,7 +72,7 @@ class CohereV1Body(_CohereBody):
     return_documents: bool = True
 
     def ranking(self) -> Ranking:
-        """Return the `Ranking` that the body asks for; `rank_fields` are the parts of a document that are read."""
+        """Return the `Ranking` that the body asks for, of the `rank_fields` of documents."""
         fields = self.rank_fields or ["text"]
         texts = [text_of(document, index, fields) for index, document in enumerate(self.documents)]
         return Ranking(self.query, texts, self.model, self.top_n, self.max_tokens_per_doc)
