@@ -1,8 +1,8 @@
 """Lists of chunks to calibrate on: a question's as retrieved, and the other kinds that calls have.
 
-A pruner meets lists without an answer, of one chunk or three, of nothing but unrelated chunks, and
-chunks that repeat the question. Probabilities that are fitted to long lists with an answer alone
-are wrong for all of these.
+A pruner meets lists without an answer, of one chunk or three, of chunks of a single sentence, of
+nothing but unrelated chunks, and chunks that repeat the question. Probabilities that are fitted to
+long lists with an answer alone are wrong for all of these.
 """
 
 from __future__ import annotations
@@ -14,10 +14,12 @@ from typing import Literal, TypeAlias
 
 import numpy as np
 
+from at2_rag.data.answers import contains_answer, findable_answers, normalise
 from at2_rag.data.examples import Example
 from at2_rag.text.chunks import Chunk
 from at2_rag.text.echo import without_echoes
 from at2_rag.text.function_words import FUNCTION_WORDS
+from at2_rag.text.sentences import sentence_spans
 from at2_rag.training.collection.echoes import echo_of
 from at2_rag.training.collection.samples import evidence_test
 from at2_rag.training.collection.twins import TwinMaker
@@ -25,6 +27,7 @@ from at2_rag.training.collection.twins import TwinMaker
 SHORT = 3  # chunks of a short list
 UNRELATED = 8  # chunks of a list from other sources
 ALIKE = 0.5  # share of questions whose short lists hold the chunks that share most words with them
+TITLED = 0.5  # share of questions whose single sentences keep the titles of their chunks
 
 ListKind: TypeAlias = Literal[
     "retrieved",
@@ -34,6 +37,10 @@ ListKind: TypeAlias = Literal[
     "short without gold",
     "gold alone",
     "other alone",
+    "sentences with gold",
+    "sentences without gold",
+    "gold sentence alone",
+    "other sentence alone",
     "unrelated",
     "unrelated, short",
     "unrelated alone",
@@ -75,6 +82,11 @@ def chunk_lists(
         yield _list("short without gold", index, _part(example, others[:SHORT]))
         yield _list("gold alone", index, _part(example, [gold]))
         yield _list("other alone", index, _part(example, others[:1]))
+        if cut := _cut_to_sentences(example, [gold, *others[:SHORT]], rng):
+            yield _list("sentences with gold", index, _part(cut, short))
+            yield _list("sentences without gold", index, _part(cut, others[:SHORT]))
+            yield _list("gold sentence alone", index, _part(cut, [gold]))
+            yield _list("other sentence alone", index, _part(cut, others[:1]))
         if unrelated := _unrelated(example, questions, rng):
             yield _list("unrelated", index, _unanswered(example, unrelated))
             yield _list("unrelated, short", index, _unanswered(example, unrelated[:SHORT]))
@@ -104,6 +116,32 @@ def _gold_and_others(example: Example, rng: np.random.Generator) -> tuple[int, l
 
 def _content_words(text: str) -> set[str]:
     return set(text.casefold().split()) - FUNCTION_WORDS
+
+
+def _cut_to_sentences(
+    example: Example, indices: Sequence[int], rng: np.random.Generator
+) -> Example | None:
+    """Return the example with some chunks, of which the first is gold, cut to one sentence each.
+
+    The sentence of the gold chunk is one that is named as evidence, or has an answer in it; None if
+    there is none. Those of others are any without an answer.
+    """
+    answers = findable_answers(example.answers)
+    chunks, titled = list(example.chunks), rng.random() < TITLED
+    for number, index in enumerate(indices):
+        chunk, is_gold = chunks[index], number == 0
+        spans = example.gold_spans(index) if is_gold and example.gold_sentences else []
+        sentences = [chunk.text[start:end] for start, end in spans] or [
+            sentence
+            for start, end in sentence_spans(chunk.text)
+            if contains_answer(normalise(sentence := chunk.text[start:end]), answers) == is_gold
+        ]
+        if is_gold and not sentences:
+            return None
+        sentence = sentences[int(rng.integers(len(sentences)))] if sentences else ""
+        title = chunk.title if titled else None
+        chunks[index] = replace(chunk, text=sentence or chunk.text, title=title)
+    return replace(example, chunks=tuple(chunks), gold_sentences=())
 
 
 def _unrelated(

@@ -28,8 +28,10 @@ def test_each_question_comes_as_retrieved_and_some_in_all_kinds() -> None:
     assert [one.question for one in lists["retrieved"]] == list(range(12))
     assert [one.example.chunks for one in lists["retrieved"]] == [q.chunks for q in QUESTIONS]
     kinds = set(lists) - {"retrieved"}
-    assert len(kinds) == 11
-    assert all([one.question for one in lists[kind]] == [0, 7] for kind in kinds)
+    assert len(kinds) == 15
+    cut = {kind for kind in kinds if "sentence" in kind}  # of gold chunks that have an answer
+    assert all([one.question for one in lists[kind]] == [0, 7] for kind in kinds - cut)
+    assert len(cut) == 4 and all({one.question for one in lists[kind]} <= {0, 7} for kind in cut)
     again = by_kind(QUESTIONS, [7])
     assert [one.example for one in again["short with gold"]] == [
         lists["short with gold"][1].example
@@ -40,7 +42,7 @@ def test_what_a_list_says_of_its_answer_is_so() -> None:
     for one in chunk_lists(QUESTIONS, range(12), seed=0):
         example = one.example
         gold = {chunk.text for chunk in QUESTIONS[one.question].gold}
-        held = [chunk.text in gold for chunk in example.chunks]
+        held = [any(chunk.text in text for text in gold) for chunk in example.chunks]
         assert list(example.labels) == held, one.kind
         assert example.unanswerable != any(held), one.kind
 
@@ -48,6 +50,8 @@ def test_what_a_list_says_of_its_answer_is_so() -> None:
 def test_sizes_and_where_chunks_are_from() -> None:
     sizes = {"short with gold": SHORT, "short without gold": SHORT, "gold alone": 1}
     sizes |= {"other alone": 1, "unrelated, short": SHORT, "unrelated alone": 1, "echo alone": 1}
+    sizes |= {"sentences with gold": SHORT, "sentences without gold": SHORT}
+    sizes |= {"gold sentence alone": 1, "other sentence alone": 1}
     for one in chunk_lists(QUESTIONS, range(12), seed=0):
         question, example = QUESTIONS[one.question], one.example
         shared = {chunk.text for chunk in example.chunks} & {c.text for c in question.chunks}
@@ -59,6 +63,44 @@ def test_sizes_and_where_chunks_are_from() -> None:
             assert {chunk.text for chunk in example.chunks} <= others
         if one.kind == "with an echo":
             assert len(example.chunks) == len(question.chunks) + 1 and len(shared) == 6
+
+
+def test_single_sentences_are_evidence_where_gold_with_and_without_titles() -> None:
+    titled = [
+        replace(q, chunks=tuple(replace(chunk, title="Owls") for chunk in q.chunks))
+        for q in QUESTIONS
+    ]
+    lists = by_kind(titled, list(range(12)))
+    for one in lists["gold sentence alone"]:
+        [chunk] = one.example.chunks
+        assert titled[one.question].answers[0] in chunk.text and chunk.text.count(".") == 1
+    titles = {one.question: one.example.chunks[0].title for one in lists["gold sentence alone"]}
+    assert set(titles.values()) == {"Owls", None}
+    for one in (*lists["sentences with gold"], *lists["sentences without gold"]):
+        assert {chunk.title for chunk in one.example.chunks} == {titles[one.question]}
+
+
+def test_a_named_sentence_is_the_evidence_and_without_any_there_are_no_sentences() -> None:
+    question = Example(
+        "1",
+        "owls",
+        "Where?",
+        (Chunk("It rains. In a barn. Since 1901."), Chunk("An owl. In 1901.")),
+        (True, False),
+        answers=("1901",),
+        gold_sentences=(("In a barn.",), ()),
+    )
+
+    def sentences(example: Example) -> set[str]:
+        kinds = ("gold sentence alone", "other sentence alone")
+        lists = by_kind([example], [0])
+        return {one.example.chunks[0].text for kind in kinds for one in lists[kind]}
+
+    assert sentences(question) == {"In a barn.", "An owl."}
+    assert sentences(replace(question, gold_sentences=())) == {"Since 1901.", "An owl."}
+    assert sentences(replace(question, gold_sentences=(), answers=())) == set()
+    both = replace(question, chunks=(question.chunks[0], Chunk("In 1901.")))
+    assert sentences(both) == {"In a barn.", "In 1901."}  # a label counts for more than an answer
 
 
 def test_echoes_are_blanked_as_in_a_pruner_and_short_lists_are_hard_for_half() -> None:
