@@ -13,16 +13,15 @@ read into FOLDER: for weights whose training questions aren't at hand.
 from __future__ import annotations
 
 import json
-import math
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, TypeAlias
 
 import click
 import numpy as np
 import torch
+from keeping_rules import kept_by_rules, kept_rows, missed
 from report import FOLDER, Row, Value, markdown_table
 from rich.console import Console
 from sklearn.metrics import log_loss
@@ -33,17 +32,19 @@ from at2_rag.data.clusters import item_clusters
 from at2_rag.data.examples import Example, draw_per_source, linked_sources, read_examples
 from at2_rag.model.hub import DEFAULT_MODEL
 from at2_rag.model.loading import LoadedModel
-from at2_rag.options import DEFAULT_MAX_MISSED, PruneOptions
+from at2_rag.options import DEFAULT_MAX_MISSED, UNANSWERABLE_BELOW, PruneOptions
 from at2_rag.progress import StepProgress
 from at2_rag.readout.head_weights import HeadWeights
+from at2_rag.readout.multi_hop import after_multi_hop, reads_again
 from at2_rag.readout.prior import prior_terms
+from at2_rag.readout.scores import ChunkScores
 from at2_rag.readout.shipped import named_or_folder, resolve_head_weights
 from at2_rag.readout.shortlist import Design
-from at2_rag.selection.select import select
 from at2_rag.text.chunks import Chunk
 from at2_rag.training.calibrating.examples import choose_examples
 from at2_rag.training.calibrating.held_out import hold_out
 from at2_rag.training.calibrating.metrics import calibration_error
+from at2_rag.training.calibrating.multi_hop import fit_multi_hop
 from at2_rag.training.calibrating.probabilities import (
     CalibrationSample,
     ScoredSample,
@@ -74,9 +75,7 @@ from at2_rag_evals.rankers.embedding import EmbeddingRanker
 HELD_OUT, FITTED = 28, 100  # questions of a source, as in scripts/fit-presets
 ADAPTED_TO = (0, 7, 14, 20)  # questions of a source, of those that were held out
 DRAWS = 5  # of these
-LIMITS = (0.03, 0.05, 0.07, 0.1, 0.15)  # of `max_missed`
-NEAR_BEST = (0.02, 0.03, 0.05, 0.1)
-BEST_PART = (0.3, 0.4, 0.5)
+EVEN = 0.5  # as likely as not
 OURS, BM25, MINILM = "at2", "BM25", "MiniLM"
 
 
@@ -87,6 +86,7 @@ OURS, BM25, MINILM = "at2", "BM25", "MiniLM"
 @click.option("--head-weights", help="Instead, these weights, a name or a folder.")
 @click.option("--collected", type=FOLDER, help="With --head-weights: what was read of FILES.")
 @click.option("--model", default=DEFAULT_MODEL, help="Name, folder or hub id.")
+@click.option("--hops", is_flag=True, help="Read questions again beside the best chunk.")
 @click.option("--peers", is_flag=True, help="Also BM25 and MiniLM.")
 @click.option("--embedding", type=FOLDER, multiple=True, help="Also this embedding model.")
 def main(
@@ -97,6 +97,7 @@ def main(
     head_weights: str | None,
     collected: Path | None,
     model: str,
+    hops: bool,
     peers: bool,
     embedding: tuple[Path, ...],
 ) -> None:
@@ -130,7 +131,8 @@ def main(
                 assert collected is not None  # checked above
                 weights, read = resolve_head_weights(named_or_folder(name), loaded), collected
                 without = score_by_refit(weights.shortlist)
-            samples = SampleReader(loaded, weights, read, progress=progress).read(questions)
+            reader = SampleReader(loaded, weights, read, progress=progress)
+            samples = reader.read(questions)
             shape = weights.weight.shape
             predictions = predict_left_out_sources(
                 samples,
@@ -139,13 +141,14 @@ def main(
                 linked=linked,
                 progress=lambda done, total: progress("sources left out", done, total),
             )
-        retrieved = sorted(
-            (row for row in predictions if row.sample.is_retrieved),
-            key=lambda row: row.sample.question,
-        )
+            finals: Sequence[Prediction] = predictions
+            if hops:
+                finals = with_second_reading(reader, predictions, questions.chosen, linked)
+        retrieved = of_retrieved(predictions)
         click.echo(f"## {name}\n")
-        for table in figure_tables({"left-out sources": judge_sources(predictions)}, []):
+        for table in figure_tables({"left-out sources": judge_sources(finals)}, []):
             Console(width=140).print(table)
+        click.echo(markdown_table("Calls by kind of list", list(kind_rows(predictions))))
         ranked.add(OURS, [row.scores for row in retrieved])
         click.echo(markdown_table("Ranking, nDCG@10", list(ranked.rows())))
         if MINILM in ranked.scores:
@@ -164,9 +167,9 @@ def main(
         }
         rows = [{"fitted to": name, **_overall(rows)} for name, rows in designs.items()]
         click.echo(markdown_table("Probabilities, means over sources", rows))
-        rules = list(kept_by_rules(retrieved, questions.chosen))
+        rules = list(kept_by_rules(of_retrieved(finals), questions.chosen))
         click.echo(markdown_table("Kept by several rules", rules))
-        rows = list(kept_rows(retrieved, questions.chosen, missed(DEFAULT_MAX_MISSED)))
+        rows = list(kept_rows(of_retrieved(finals), questions.chosen, missed(DEFAULT_MAX_MISSED)))
         click.echo(markdown_table(f"Kept with max_missed={DEFAULT_MAX_MISSED}", rows))
 
 
@@ -281,6 +284,65 @@ class Ranked:
         }
 
 
+def of_retrieved(predictions: Sequence[Prediction]) -> list[Prediction]:
+    """Return the predictions of lists as retrieved, in the order of the questions."""
+    rows = (row for row in predictions if row.sample.is_retrieved)
+    return sorted(rows, key=lambda row: row.sample.question)
+
+
+def with_second_reading(
+    reader: SampleReader,
+    predictions: Sequence[Prediction],
+    questions: Sequence[Example],
+    linked: Mapping[str, int],
+) -> list[Prediction]:
+    """Return what is predicted where a pruner without a limit reads the question again.
+
+    Lists as retrieved only. Multi-hop weights are fitted without the source that is judged, and the
+    best chunk is that of the scores without it.
+    """
+    result = list(predictions)
+    scored = [ScoredSample(row.sample, row.scores, float("nan")) for row in result]
+    again = reader.read_again(questions, scored)
+    options = PruneOptions(max_missed=DEFAULT_MAX_MISSED)
+    for group in set(linked.values()):
+        others = [one for one in again.values() if linked[one.source] != group]
+        weights, _ = fit_multi_hop(others, reader.weights.weight.shape[1:])
+        for index, sample in again.items():
+            row = result[index]
+            first = ChunkScores(row.scores, row.probabilities, row.answerable)
+            if linked[sample.source] == group and reads_again(options, first):
+                second = weights.scores(row.scores[sample.others], sample.features)
+                last = after_multi_hop(
+                    first, sample.best, sample.others, second, weights, row.calibration
+                )
+                assert last.probabilities is not None and last.answerable is not None
+                result[index] = replace(
+                    row,
+                    scores=last.scores,
+                    probabilities=last.probabilities,
+                    answerable=last.answerable,
+                )
+    return result
+
+
+def kind_rows(predictions: Sequence[Prediction]) -> Iterator[Row]:
+    """Yield for each kind of list how likely its calls are answerable."""
+    by_kind: dict[tuple[str, str], list[float]] = defaultdict(list)
+    for row in predictions:
+        answered = "yes" if row.sample.is_answered else "no"
+        by_kind[row.sample.kind, answered].append(row.answerable)
+    for (kind, answered), values in by_kind.items():
+        yield {
+            "list": kind,
+            "has the answer": answered,
+            "lists": len(values),
+            "mean": float(np.mean(values)),
+            ".5 or more": float(np.mean(np.array(values) >= EVEN)),
+            f"below {UNANSWERABLE_BELOW}": float(np.mean(np.array(values) < UNANSWERABLE_BELOW)),
+        }
+
+
 def adapted_rows(predictions: Sequence[Prediction]) -> Iterator[Row]:
     """Yield how good probabilities are on a source after an adaptation to some of its questions.
 
@@ -347,76 +409,6 @@ def _overall(predictions: Sequence[Prediction]) -> dict[str, Value]:
         "lost": mean("lost"),
         "most lost": max(row.lost for row in figures),
         "recognised": mean("recognised"),
-    }
-
-
-Rule: TypeAlias = Callable[[Prediction], Sequence[int]]
-"""Returns the indices of the chunks that are kept."""
-
-
-def missed(limit: float) -> Rule:
-    """Return the rule of `max_missed`, with its floor."""
-    options = PruneOptions(max_missed=limit, keep_if_unsure=3)
-    return lambda row: select(row.scores, options, probabilities=row.probabilities).kept
-
-
-def near_best(share: float) -> Rule:
-    """Return the rule that keeps what has a share of the best chunk's probability."""
-    return lambda row: np.flatnonzero(row.probabilities >= share * row.probabilities.max()).tolist()
-
-
-def best_part(share: float) -> Rule:
-    """Return the rule that keeps a share of the list, the best of it."""
-    return lambda row: np.argsort(-row.scores, kind="stable")[
-        : math.ceil(share * len(row.scores))
-    ].tolist()
-
-
-def kept_by_rules(predictions: Sequence[Prediction], questions: Sequence[Example]) -> Iterator[Row]:
-    """Yield what rules keep, means over sources and the least of a source."""
-    rules = {f"max_missed={limit}": missed(limit) for limit in LIMITS}
-    rules |= {f"{share} of the best one's probability": near_best(share) for share in NEAR_BEST}
-    rules |= {f"the best {share:.0%}": best_part(share) for share in BEST_PART}
-    for name, rule in rules.items():
-        *by_source, macro = kept_rows(predictions, questions, rule)
-        yield {
-            "rule": name,
-            "one gold": macro["one gold"],
-            "least": float(np.nanmin([row["one gold"] for row in by_source])),
-            "two or three": macro["two or three"],
-            "least of these": float(np.nanmin([row["two or three"] for row in by_source])),
-            "words": macro["words"],
-        }
-
-
-def kept_rows(
-    predictions: Sequence[Prediction], questions: Sequence[Example], rule: Rule
-) -> Iterator[dict[str, Any]]:
-    """Yield of each source how often all gold is kept, and how much, and last of all sources."""
-    by_source: dict[str, list[tuple[int, bool, float]]] = {}
-    for row in predictions:
-        question, kept = questions[row.sample.question], list(rule(row))
-        words = np.array([max(1, len(chunk.rendered.split())) for chunk in question.chunks])
-        gold = np.flatnonzero(question.labels)
-        all_gold = set(gold.tolist()) <= set(kept)
-        share = float(words[kept].sum() / words.sum())
-        by_source.setdefault(question.source, []).append((len(gold), all_gold, share))
-    kept_of = {source: _kept(items) for source, items in sorted(by_source.items())}
-    for source, figures in kept_of.items():
-        yield {"source": source, **figures}
-    names = next(iter(kept_of.values()))
-    means = {name: float(np.nanmean([row[name] for row in kept_of.values()])) for name in names}
-    yield {"source": "macro", **means}
-
-
-def _kept(items: Sequence[tuple[int, bool, float]]) -> dict[str, float]:
-    def share(of: Sequence[bool]) -> float:
-        return float(np.mean(of)) if of else float("nan")
-
-    return {
-        "one gold": share([kept for count, kept, _ in items if count == 1]),
-        "two or three": share([kept for count, kept, _ in items if 2 <= count <= 3]),
-        "words": float(np.mean([words for _, _, words in items])),
     }
 
 
