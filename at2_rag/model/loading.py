@@ -55,7 +55,7 @@ class LoadedModel:
             revision: Revision of a hub id.
             device: Where to run; None for CUDA where there is one, else the CPU.
             dtype: "float32", "bfloat16", "float16" or a torch dtype; None for bfloat16 where the
-                device computes it natively, else float32.
+                device is fast at it, else float32.
 
         Raises:
             ModelNotFoundError: If the model can't be found, fetched or read.
@@ -187,7 +187,7 @@ def _without_bar() -> Iterator[None]:
 
 
 def preferred_dtype(device: torch.device) -> torch.dtype:
-    """Return bfloat16 where the device computes it natively, else float32."""
+    """Return bfloat16 where the device computes it natively and fast, else float32."""
     native = device.type == "cpu" and _cpu_has_bfloat16()
     if device.type == "cuda" and torch.cuda.is_available():
         with torch.cuda.device(device):
@@ -202,9 +202,23 @@ def _cpu_has_bfloat16() -> bool:
     if platform.machine().lower() not in ("x86_64", "amd64"):
         return True
     # On x86 torch also supports bfloat16 with AVX-512 alone, by emulation at a third of float32's
-    # speed. CPUs with AMX for bfloat16 have these instructions, too.
-    is_native = getattr(torch.cpu, "_is_avx512_bf16_supported", None)
-    return is_native is not None and bool(is_native())
+    # speed, and with instructions for it that are half as fast as float32's on Intel's CPUs, unless
+    # they have AMX (a virtual machine may hide it) (docs/lab/speed.md).
+    if _has("_is_amx_tile_supported"):
+        return True
+    return _has("_is_avx512_bf16_supported") and not _is_intel()
+
+
+def _has(name: str) -> bool:
+    """Call one of torch's questions about the CPU; False where this torch doesn't have it."""
+    ask = getattr(torch.cpu, name, None)
+    return ask is not None and bool(ask())
+
+
+def _is_intel() -> bool:
+    cpu = Path("/proc/cpuinfo")
+    name = cpu.read_text(errors="replace") if cpu.exists() else platform.processor()
+    return "GenuineIntel" in name
 
 
 def _reason(error: Exception) -> str:
