@@ -17,6 +17,7 @@ from at2_rag.options import PruneOptions
 from at2_rag.progress import Stopwatch, added
 from at2_rag.prompt.layout import PromptLayout
 from at2_rag.pruning.features import LaidOut, independent_features, joint_features, matrix
+from at2_rag.pruning.legibility import Legibility, Unread, as_if_unread
 from at2_rag.pruning.request import Request
 from at2_rag.pruning.workers import Workers, most_readers
 from at2_rag.reading.chunk_states import StateStore
@@ -60,6 +61,7 @@ class _Job:
     layout: PromptLayout
     may_hop: bool  # whether the question may be read again beside the best chunk
     seconds: Mapping[str, float]  # of the layout
+    unread: Unread = Unread()
 
     @property
     def units(self) -> Sequence[UnitSpan]:
@@ -103,7 +105,9 @@ class Scorer:
             # None, which is all, where no head has a weight.
             heads = weights.key_heads(model.key_heads) or None
             self._reader = IndependentReader(model, heads=heads, store=cache, scope=scope)
+        self._legibility = Legibility(model.prompts)
         self._readers = Workers(most_readers)
+        self._logged_unread = False  # that a text can hardly be read
 
     @overload
     def score(self, requests: Sequence[Request]) -> list[Scores]: ...
@@ -129,8 +133,10 @@ class Scorer:
             watch = Stopwatch()
             try:
                 with watch.stage("layout"):
-                    layout = self._lay_out(request.read_query, request.read_chunks)
-                jobs[index] = _Job(request, layout, self._may_hop(request), watch.seconds())
+                    query, chunks = request.read_query, request.read_chunks
+                    layout = self._lay_out(query, chunks)
+                    unread = self._legibility.unread(layout, query, chunks)
+                jobs[index] = _Job(request, layout, self._may_hop(request), watch.seconds(), unread)
             except Exception as error:
                 if not tolerant:
                     raise
@@ -241,22 +247,28 @@ class Scorer:
             }
         shared = watch.seconds(shared_by=len(jobs))
         return {
-            index: Scores(chunks, units, added(job.seconds, shared), self._notes(job.layout))
+            index: Scores(chunks, units, added(job.seconds, shared), self._notes(job))
             for (index, job), (chunks, units) in zip(jobs.items(), scores, strict=True)
         }
 
-    def _notes(self, layout: PromptLayout) -> tuple[str, ...]:
-        """Return what is out of the ordinary with a question, which is logged, too."""
-        tokens = layout.target[1] - layout.target[0]
-        if self._reader is None or tokens <= TARGET_TOKENS:
-            return ()
-        note = (
-            f"The question has {tokens:,} tokens, more than {TARGET_TOKENS}: only its first and "
-            f"last {TARGET_TOKENS // 2} are compared with each chunk by itself. Pass just what is "
-            "asked."
-        )
-        logger.warning(note)
-        return (note,)
+    def _notes(self, job: _Job) -> tuple[str, ...]:
+        """Return what is out of the ordinary with the texts, which is logged, too."""
+        notes = []
+        tokens = job.layout.target[1] - job.layout.target[0]
+        if self._reader is not None and tokens > TARGET_TOKENS:
+            notes.append(
+                f"The question has {tokens:,} tokens, more than {TARGET_TOKENS}: only its first "
+                f"and last {TARGET_TOKENS // 2} are compared with each chunk by itself. Pass just "
+                "what is asked."
+            )
+            logger.warning(notes[-1])
+        calibration = self._weights.calibration
+        if calibration and not calibration.knows_unread and (note := job.unread.note):
+            notes.append(note)
+            if not self._logged_unread:
+                logger.warning("%s (This is logged once.)", note)
+            self._logged_unread = True
+        return tuple(notes)
 
     def _scores_of(
         self, jobs: Sequence[_Job], watch: Stopwatch
@@ -282,7 +294,9 @@ class Scorer:
             return ChunkScores(scores)
         evidence = calibration.evidence(read.features, job.layout.owners)
         answerable = calibration.answerable(scores, evidence)
-        return ChunkScores(scores, calibration.probabilities(scores, answerable), answerable)
+        likely = calibration.probabilities(scores, answerable)
+        result = ChunkScores(scores, likely, answerable)
+        return result if calibration.knows_unread else as_if_unread(result, max(job.unread))
 
     def _units_of(
         self, job: _Job, first: ChunkScores, last: ChunkScores, sentences: Floats

@@ -50,6 +50,8 @@ class Calibration:
     evidence_bias: float
     chunk: tuple[float, ...]  # slopes for CHUNK_TERMS, and the constant
     call: tuple[float, ...]  # slopes for CALL_TERMS, and the constant
+    # Whether it was fitted to texts that the tokenizer hardly knows, and so holds for them.
+    knows_unread: bool = False
 
     def __post_init__(self) -> None:
         chunk = checked_numbers("chunk", self.chunk, CHUNK_TERMS, rising=CHUNK_TERMS[:RISING])
@@ -90,6 +92,7 @@ class Calibration:
         return {
             "chunk": dict(zip(CHUNK_TERMS, self.chunk, strict=True)),
             "call": dict(zip(CALL_TERMS, self.call, strict=True)),
+            "knows_unread": self.knows_unread,
         }
 
     @classmethod
@@ -102,7 +105,8 @@ class Calibration:
         """Return the calibration with these numbers; KeyError or ValueError if one is unusable."""
         chunk = in_order(numbers["chunk"], CHUNK_TERMS)
         call = in_order(numbers["call"], CALL_TERMS)
-        return cls(evidence_weight, evidence_bias, chunk, call)
+        knows_unread = bool(numbers.get("knows_unread", False))
+        return cls(evidence_weight, evidence_bias, chunk, call, knows_unread)
 
 
 def checked_numbers(

@@ -19,6 +19,12 @@ UNSPACED_CHARACTER = re.compile(rf"[{UNSPACED}\u3000-\u303f\uff00-\uffef]")
 """Characters of scripts without spaces between words, and their punctuation."""
 
 
+SYLLABLE = re.compile(
+    r"[\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7a3\U00020000-\U0003ffff]"
+)
+"""Characters that stand for a syllable or more: kana, Han, Hangul."""
+
+
 def length(text: str) -> int:
     """Return the number of words of a text; two characters of a script without spaces are one."""
     rest, unspaced = UNSPACED_CHARACTER.subn(" ", text)

@@ -61,7 +61,9 @@ def calibrate(
         scored = with_evidence(samples, scores)
     else:
         scored = with_evidence_of(start, samples, scores)
-    learned: dict[str, Any] = {"calibration": fit_calibration(scored, shape, start=start)}
+    calibration = fit_calibration(scored, shape, start=start)
+    calibration = replace(calibration, knows_unread=reader.is_unread(examples.chosen))
+    learned: dict[str, Any] = {"calibration": calibration}
     for prior in priors:
         weight = fit_prior_weight(scored, prior)
         if weight is not None:

@@ -15,6 +15,7 @@ from at2_rag.arrays import Bools, Indices
 from at2_rag.data.clusters import item_clusters
 from at2_rag.data.examples import Example, gold_groups
 from at2_rag.model.loading import LoadedModel
+from at2_rag.pruning.legibility import NOTED, Legibility
 from at2_rag.reading.chunk_states import StateStore
 from at2_rag.reading.features import FeatureSpec, Pass
 from at2_rag.reading.scoring_model import ScoringModel, layers_and_heads
@@ -113,6 +114,15 @@ class SampleReader:
                 cluster=clusters[sample.question],
             )
         return result
+
+    def is_unread(self, examples: Sequence[Example]) -> bool:
+        """Tell whether the model's tokenizer hardly knows the language of most examples."""
+        legibility = Legibility(self._scoring_model.prompts)
+        texts = (
+            "\n".join([example.query, *(chunk.rendered for chunk in example.chunks)])
+            for example in examples
+        )
+        return float(np.mean(list(map(legibility.unread_text, texts)))) > NOTED
 
     def read_sentences(self, examples: Sequence[Example]) -> dict[int, Float32s]:
         """Return the scores [U] of examples' sentences, by the example's index.

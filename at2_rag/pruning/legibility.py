@@ -1,0 +1,105 @@
+"""How much of a call's text the scoring model can hardly read, told by its tokenizer.
+
+A tokenizer writes a word of a language that it was made for in a token or two, and one of another
+language or script in many. By that of the default model a letter has a quarter of a token in
+English, .45 in German, .6 in Polish, 1 in Arabic; a Chinese character has 2. What a model can't
+read it can't judge: of such a call, probabilities are drawn to what they would be if nothing had
+been read, so that more is kept.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from at2_rag.prompt.layout import INSTRUCTION, PromptBuilder, PromptLayout
+from at2_rag.readout.scores import ChunkScores
+from at2_rag.text.chunks import Chunk
+from at2_rag.text.scripts import SYLLABLE
+
+READ, UNREAD = 2.1, 3.0
+"""Tokens a letter, as a multiple of those of English, up to which a text counts as read, and from
+which it counts as not read at all.
+
+Of twenty English data sets 99 % of the questions and 97 % of the chunks have fewer.
+"""
+
+NOTED = 0.5
+"""Share of a question or its chunks from which it is noted that they can hardly be read."""
+
+LETTERS_OF_SYLLABLE = 3
+"""Letters that a Chinese, Japanese or Korean character counts for."""
+
+_EVEN = 0.5  # probability of what nothing is known about
+
+
+class Unread(NamedTuple):
+    """How much of the letters of a call's question, and of all of its chunks, isn't read."""
+
+    question: float = 0.0
+    chunks: float = 0.0
+
+    @property
+    def note(self) -> str | None:
+        """What to say of it; None where at most `NOTED` isn't read."""
+        if max(self) <= NOTED:
+            return None
+        return (
+            f"{self.question:.0%} of the question and {self.chunks:.0%} of the chunks are in a "
+            "language or script that the scoring model hardly reads, by its tokenizer: the "
+            "probabilities say little, and more is kept. Use a model that reads it."
+        )
+
+
+class Legibility:
+    """Compares texts with English, of which the prompt has a sentence, by a model's tokenizer."""
+
+    def __init__(self, prompts: PromptBuilder) -> None:
+        self._prompts = prompts
+        self._english = _tokens_a_letter(len(prompts.text_spans(INSTRUCTION)), INSTRUCTION)
+
+    def unread(self, layout: PromptLayout, query: str, chunks: Sequence[Chunk]) -> Unread:
+        """Return how much isn't read of a question and the chunks that are laid out with it."""
+        start, end = layout.target
+        tokens = [0] * len(chunks)
+        for ids, owner in zip(layout.source_ids, layout.owners, strict=True):
+            tokens[owner] += len(ids)
+        texts = [chunk.rendered for chunk in chunks]
+        shares = [self._share(count, text) for count, text in zip(tokens, texts, strict=True)]
+        letters = [_letters(text) for text in texts]
+        of_chunks = float(np.average(shares, weights=letters)) if any(letters) else 0.0
+        return Unread(self._share(end - start, query), of_chunks)
+
+    def unread_text(self, text: str) -> float:
+        """Return how much isn't read of a text by itself, in [0, 1]."""
+        return self._share(len(self._prompts.text_spans(text)), text)
+
+    def _share(self, tokens: int, text: str) -> float:
+        multiple = _tokens_a_letter(tokens, text) / self._english
+        return float(np.clip((multiple - READ) / (UNREAD - READ), 0.0, 1.0))
+
+
+def as_if_unread(scores: ChunkScores, unread: float) -> ChunkScores:
+    """Return scores whose probabilities are mixed with those of a call of which nothing is known.
+
+    That is as likely answerable as not, by each of its chunks as likely as by any other. `unread`
+    is the share of these, in [0, 1].
+    """
+    if scores.probabilities is None or scores.answerable is None:
+        return scores
+    likely = scores.probabilities + unread * (_EVEN / len(scores.scores) - scores.probabilities)
+    answerable = scores.answerable + unread * (_EVEN - scores.answerable)
+    return ChunkScores(scores.scores, likely, answerable)
+
+
+def _tokens_a_letter(tokens: int, text: str) -> float:
+    """Return tokens a letter of a text; digits, marks and signs, a token each, are left out."""
+    others = sum(not (character.isalpha() or character.isspace()) for character in text)
+    return max(0, tokens - others) / max(1, _letters(text))
+
+
+def _letters(text: str) -> int:
+    syllables = len(SYLLABLE.findall(text))
+    return sum(map(str.isalpha, text)) + (LETTERS_OF_SYLLABLE - 1) * syllables
