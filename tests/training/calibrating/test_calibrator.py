@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ import pytest
 from at2_rag import AT2Pruner, ChunkCache, HeadWeights, LoadedModel
 from at2_rag.errors import HeadWeightsMismatchError, InputError
 from at2_rag.training.calibrating import calibrator
-from at2_rag.training.calibrating.examples import choose_examples
+from at2_rag.training.calibrating.examples import CalibrationExamples, choose_examples
 from at2_rag.training.calibrating.samples import SampleReader
 from tests.tiny_models import tiny_model, tiny_tokenizer
 from tests.tiny_weights import random_weights
@@ -54,6 +55,51 @@ def test_a_calibration_is_adapted_to_other_questions(tmp_path: Path) -> None:
     before, after = fitted.calibration, adapted.calibration
     assert np.array_equal(before.evidence_weight, after.evidence_weight)
     assert before.numbers() != after.numbers()
+
+
+def rewritten(write: Callable[[str], str]) -> CalibrationExamples:
+    """Return examples of words that the tokenizer knows, written in some way."""
+    words = dict(
+        zip(
+            "abcdefgh",
+            "tower harbour question passages answer below only using".split(),
+            strict=True,
+        )
+    )
+
+    def in_words(text: str) -> str:
+        return write(" ".join(words.get(word, word) for word in text.split(" ")))
+
+    return choose_examples(
+        [
+            replace(
+                example,
+                query=in_words(example.query),
+                chunks=tuple(replace(one, text=in_words(one.text)) for one in example.chunks),
+                answers=tuple(map(in_words, example.answers)),
+            )
+            for example in equal_examples("novels")
+        ]
+    )
+
+
+def test_weights_calibrated_in_a_language_hold_for_it(tmp_path: Path) -> None:
+    """Though the tokenizer writes its letters byte by byte."""
+    letters = str.maketrans({chr(ord("a") + i): chr(ord("ა") + i) for i in range(26)})
+    georgian = rewritten(lambda text: text.lower().translate(letters))
+    fitted = {}
+    for name, examples in {"georgian": georgian, "english": rewritten(str)}.items():
+        reader = SampleReader(MODEL, WEIGHTS, tmp_path / name, workers=1)
+        calibrator.calibrate(reader, examples).weights.save(tmp_path / name / "weights")
+        fitted[name] = HeadWeights.load(tmp_path / name / "weights")
+    known = {name: weights.calibration for name, weights in fitted.items()}
+    assert known["georgian"] and known["georgian"].knows_unread
+    assert known["english"] and not known["english"].knows_unread
+    query, chunks = georgian.chosen[0].query, georgian.chosen[0].chunks
+    for name, weights in fitted.items():
+        result = AT2Pruner(MODEL, head_weights=weights).prune(query, chunks, top_k=6)
+        alike = len({chunk.probability for chunk in result.kept}) == 1
+        assert alike == ("hardly reads" in " ".join(result.notes)) == (name == "english")
 
 
 def test_multi_hop_and_sentence_weights_are_learned_and_kept(
