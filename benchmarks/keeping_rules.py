@@ -73,8 +73,14 @@ def kept_rows(
     for source, figures in kept_of.items():
         yield {"source": source, **figures}
     names = next(iter(kept_of.values()))
-    means = {name: float(np.nanmean([row[name] for row in kept_of.values()])) for name in names}
+    means = {name: _mean([row[name] for row in kept_of.values()]) for name in names}
     yield {"source": "macro", **means}
+
+
+def _mean(values: Sequence[float]) -> float:
+    """Return the mean without NaN; NaN for nothing else."""
+    known = [value for value in values if not math.isnan(value)]
+    return float(np.mean(known)) if known else math.nan
 
 
 def _kept(items: Sequence[tuple[int, bool, float]]) -> dict[str, float]:

@@ -24,7 +24,6 @@ import torch
 from keeping_rules import kept_by_rules, kept_rows, missed
 from report import FOLDER, Row, Value, markdown_table
 from rich.console import Console
-from sklearn.metrics import log_loss
 
 from at2_rag.arrays import Floats
 from at2_rag.data.bootstrap import Estimate, macro_sample, resample_means
@@ -43,14 +42,11 @@ from at2_rag.readout.shortlist import Design
 from at2_rag.text.chunks import Chunk
 from at2_rag.training.calibrating.examples import choose_examples
 from at2_rag.training.calibrating.held_out import hold_out
-from at2_rag.training.calibrating.metrics import calibration_error
 from at2_rag.training.calibrating.multi_hop import fit_multi_hop
 from at2_rag.training.calibrating.probabilities import (
     CalibrationSample,
     ScoredSample,
-    fit_calibration,
     fit_prior_weight,
-    with_evidence_of,
 )
 from at2_rag.training.calibrating.samples import SampleReader
 from at2_rag.training.calibrating.study import (
@@ -73,8 +69,6 @@ from at2_rag_evals.rankers.bm25 import BM25Ranker
 from at2_rag_evals.rankers.embedding import EmbeddingRanker
 
 HELD_OUT, FITTED = 28, 100  # questions of a source, as in scripts/fit-presets
-ADAPTED_TO = (0, 7, 14, 20)  # questions of a source, of those that were held out
-DRAWS = 5  # of these
 EVEN = 0.5  # as likely as not
 OURS, BM25, MINILM = "at2", "BM25", "MiniLM"
 
@@ -86,6 +80,7 @@ OURS, BM25, MINILM = "at2", "BM25", "MiniLM"
 @click.option("--head-weights", help="Instead, these weights, a name or a folder.")
 @click.option("--collected", type=FOLDER, help="With --head-weights: what was read of FILES.")
 @click.option("--model", default=DEFAULT_MODEL, help="Name, folder or hub id.")
+@click.option("--dtype", help="Of the model, as it was read.")
 @click.option("--hops", is_flag=True, help="Read questions again beside the best chunk.")
 @click.option("--peers", is_flag=True, help="Also BM25 and MiniLM.")
 @click.option("--embedding", type=FOLDER, multiple=True, help="Also this embedding model.")
@@ -97,6 +92,7 @@ def main(
     head_weights: str | None,
     collected: Path | None,
     model: str,
+    dtype: str | None,
     hops: bool,
     peers: bool,
     embedding: tuple[Path, ...],
@@ -110,7 +106,7 @@ def main(
         examples, rest = hold_out(examples, HELD_OUT)
         training = draw_per_source(rest, FITTED, seed=0)
     questions = choose_examples(examples)
-    loaded = LoadedModel.from_pretrained(model)
+    loaded = LoadedModel.from_pretrained(model, dtype=dtype)
     torch.set_num_threads(1)  # as at2-rag train reads, in threads of its own
     ranked = Ranked(questions.chosen)
     if peers or embedding:
@@ -154,8 +150,6 @@ def main(
         if MINILM in ranked.scores:
             ranked.add(OURS, _with_cosines(samples, retrieved, ranked.scores[MINILM], linked))
             click.echo(markdown_table("With MiniLM's cosines as prior", list(ranked.rows())))
-        rows = list(adapted_rows(predictions))
-        click.echo(markdown_table("Calibration adapted to questions of the source", rows))
         twins = [s for s in samples if s.is_retrieved or s.kind.startswith("twin")]
         of_twins = predict_left_out_sources(twins, shape, without, linked=linked)
         fitted = {row.sample.source: row.calibration for row in of_twins}
@@ -341,56 +335,6 @@ def kind_rows(predictions: Sequence[Prediction]) -> Iterator[Row]:
             ".5 or more": float(np.mean(np.array(values) >= EVEN)),
             f"below {UNANSWERABLE_BELOW}": float(np.mean(np.array(values) < UNANSWERABLE_BELOW)),
         }
-
-
-def adapted_rows(predictions: Sequence[Prediction]) -> Iterator[Row]:
-    """Yield how good probabilities are on a source after an adaptation to some of its questions.
-
-    Means over sources and `DRAWS` draws of the questions; judged on the last ones of each draw.
-    """
-    by_source: dict[str, list[Prediction]] = defaultdict(list)
-    for row in predictions:
-        by_source[row.sample.source].append(row)
-    for count in ADAPTED_TO:
-        figures = []
-        for rows in by_source.values():
-            questions = np.unique([row.sample.question for row in rows])
-            for draw in range(DRAWS):
-                drawn = np.random.default_rng(draw).permutation(questions)
-                known, judged = drawn[:count], drawn[max(ADAPTED_TO) :]
-                figures.append(
-                    _adapted(
-                        [row for row in rows if row.sample.question in known],
-                        [row for row in rows if row.sample.question in judged],
-                    )
-                )
-        yield {"questions": count, **dict(zip(_ADAPTED, np.mean(figures, axis=0), strict=True))}
-
-
-_ADAPTED = ("log loss of chunks", "expected is off by (times)", "log loss of calls", "ECE of calls")
-
-
-def _adapted(known: Sequence[Prediction], judged: Sequence[Prediction]) -> list[float]:
-    calibration = judged[0].calibration
-    if known:
-        scored = with_evidence_of(
-            calibration, [row.sample for row in known], [row.scores for row in known]
-        )
-        shape = calibration.evidence_weight.shape
-        calibration = fit_calibration(scored, shape, start=calibration)
-    rows = [predict(row.sample, row.scores, calibration) for row in judged]
-    retrieved = [row for row in rows if row.sample.is_retrieved]
-    losses = [log_loss(row.sample.gold, row.probabilities, labels=[0, 1]) for row in retrieved]
-    expected = sum(row.probabilities.sum() for row in retrieved)
-    gold = sum(int(row.sample.gold.sum()) for row in retrieved)
-    answered = np.array([row.sample.is_answered for row in rows])
-    answerable = np.array([row.answerable for row in rows])
-    return [
-        float(np.mean(losses)),
-        float(np.exp(abs(np.log(expected / gold)))),
-        float(log_loss(answered, answerable)),
-        calibration_error(answerable, answered),
-    ]
 
 
 def _overall(predictions: Sequence[Prediction]) -> dict[str, Value]:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import click
-import left_out
 import numpy as np
 import pytest
 from click.testing import CliRunner
 from floor import floor_case
+from keeping_rules import best_part, kept_rows, missed, near_best
 from memory import peak_of
 from models import make_pruner
 from prompts import Prompt, PromptSet
@@ -147,11 +147,11 @@ def test_what_rules_keep_by_hand() -> None:
     questions = [Example(str(i), "s", "?", chunks, of_one) for i, of_one in enumerate(labels)]
     sure, unsure = prediction(0, [0.9, 0.06, 0.04], gold=0), prediction(1, [0.3, 0.2, 0.1], gold=2)
     # Of the first question .1 and .04 are missed, of the second less than 1/2, of which all 3 stay.
-    [of_source, macro] = left_out.kept_rows([sure, unsure], questions, left_out.missed(0.1))
+    [of_source, macro] = kept_rows([sure, unsure], questions, missed(0.1))
     expected = {"one gold": 1.0, "two or three": pytest.approx(np.nan, nan_ok=True)}
     expected["words"] = pytest.approx((1 / 6 + 1) / 2)
     assert of_source == {"source": "s", **expected} and macro == {"source": "macro", **expected}
-    near = list(left_out.kept_rows([sure, unsure], questions, left_out.near_best(0.5)))[0]
+    near = list(kept_rows([sure, unsure], questions, near_best(0.5)))[0]
     assert near["one gold"] == 0.5 and near["words"] == pytest.approx((1 / 6 + 3 / 6) / 2)
-    part = list(left_out.kept_rows([sure, unsure], questions, left_out.best_part(0.5)))[0]
+    part = list(kept_rows([sure, unsure], questions, best_part(0.5)))[0]
     assert part["one gold"] == 0.5 and part["words"] == pytest.approx(3 / 6)

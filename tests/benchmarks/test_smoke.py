@@ -12,7 +12,9 @@ from typing import Any
 import click
 import conversations
 import depth
+import keeping_rules
 import late_designs
+import learning_curve
 import left_out
 import memory
 import pytest
@@ -24,7 +26,7 @@ from click.testing import CliRunner
 from at2_rag.cli.group import main
 from at2_rag.model.loading import LoadedModel
 from at2_rag.reading import late
-from tests.tiny_weights import calibrated_weights
+from tests.tiny_weights import calibrated_weights, random_weights
 from tests.training.calibrating.equal_examples import equal_examples
 from tests.training.planted_examples import write_examples
 
@@ -106,7 +108,6 @@ def test_late_designs(
 
 def test_left_out(tiny_options: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(left_out, "HELD_OUT", 8)
-    monkeypatch.setattr(left_out, "ADAPTED_TO", (0, 4))
     files = []
     for source in ("novels", "seas"):
         examples = equal_examples(source, 12)
@@ -121,15 +122,37 @@ def test_left_out(tiny_options: list[str], tmp_path: Path, monkeypatch: pytest.M
     of_presets = ["--presets", str(presets), "--preset", "fast"]
     of_weights = ["--head-weights", f"{presets}/fitted/fast", "--collected", f"{tmp_path}/read"]
     for options in (of_presets, of_weights):
-        result = CliRunner().invoke(left_out.main, [*files, *model, *options])
+        arguments = [*files, *model, "--dtype", "bfloat16", *options]
+        result = CliRunner().invoke(left_out.main, arguments)
         assert result.exit_code == 0, result.output
         rules = result.output.split("### Kept by several rules")[1].split("###")[0]
         shares = [float(row.split("|")[-2]) for row in rules.splitlines() if " best " in row]
-        assert len(shares) == len(left_out.BEST_PART) + len(left_out.NEAR_BEST)
-        for heading in ("left-out sources", "| macro", "| lists of all kinds", "log loss of calls"):
+        assert len(shares) == len(keeping_rules.BEST_PART) + len(keeping_rules.NEAR_BEST)
+        for heading in ("left-out sources", "| macro", "| lists of all kinds", "| echo alone"):
             assert heading in result.output
     refused = CliRunner().invoke(left_out.main, [*files, *model])
     assert refused.exit_code == 2 and "pass --presets, or --head-weights" in refused.output
+
+
+def test_learning_curve(
+    tiny_options: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(learning_curve, "COUNTS", (0, 4, 8))
+    monkeypatch.setattr(learning_curve, "JUDGED", 4)
+    files = {
+        source: str(write_examples(tmp_path / f"{source}.jsonl", equal_examples(source, count)))
+        for source, count in {"novels": 10, "seas": 10, "towns": 10}.items()
+    }
+    loaded = LoadedModel.from_pretrained(tiny_options[1])
+    random_weights(loaded.model, loaded.tokenizer, "late").save(tmp_path / "weights")
+    options = [files["novels"], files["seas"], "--judge", files["towns"], *tiny_options[:2]]
+    options += ["--head-weights", str(tmp_path / "weights"), "--collected", str(tmp_path / "read")]
+    result = CliRunner().invoke(learning_curve.main, options)
+    assert result.exit_code == 0, result.output
+    of_source, mean = result.output.split("### Mean of the sources")
+    rows = [line for line in mean.splitlines() if line.startswith("|")][2:]
+    assert [row.split("|")[1].strip() for row in rows] == ["0", "4"]  # 8 would leave 2 to judge
+    assert "### towns" in of_source and all(row in of_source for row in rows)
 
 
 def test_conversations(tiny_options: list[str], tmp_path: Path) -> None:
