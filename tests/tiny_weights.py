@@ -81,7 +81,11 @@ def calibrated_weights(model: Any, tokenizer: Any, *, cosine_weight: float) -> H
     return replace(
         weights,
         calibration=Calibration(
-            -weights.weight, 0.25, (0.3, 0.9, -0.2, 1.0), (0.1, 0.2, 0.2, 0.1, 1.5)
+            -weights.weight,
+            0.25,
+            (0.3, 0.9, -0.2, 1.0),
+            (0.1, 0.2, 0.2, 0.1, 1.5),
+            knows_unread=True,  # the tiny tokenizer knows few words
         ),
         prior_weight=0.8,
         cosine_weight=cosine_weight,

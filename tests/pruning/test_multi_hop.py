@@ -48,7 +48,11 @@ def weights() -> HeadWeights:
         plain,
         multi_hop=MultiHop(second, 0.5, CHUNK),
         calibration=Calibration(
-            -plain.weight, 0.25, (0.3, 0.9, -0.2, 1.0), (0.1, 0.2, 0.2, 0.1, 1.5)
+            -plain.weight,
+            0.25,
+            (0.3, 0.9, -0.2, 1.0),
+            (0.1, 0.2, 0.2, 0.1, 1.5),
+            knows_unread=True,  # the tiny tokenizer knows few words
         ),
         prior_weight=0.6,
     )

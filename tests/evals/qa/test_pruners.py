@@ -123,7 +123,8 @@ def test_pruners_that_cannot_be_made(tmp_path: Path) -> None:
 def test_without_a_budget_calibrated_weights_decide(scoring_folder: Path, tmp_path: Path) -> None:
     folder = str(scoring_folder)
     plain = AT2Pruner.from_pretrained(folder, head_weights="uniform").head_weights
-    spread = Calibration(plain.weight, 0.0, (0.0, 2.0, 0.0, 2.0), (0.0, 0.0, 0.0, 0.0, 9.0))
+    chunk, call = (0.0, 2.0, 0.0, 2.0), (0.0, 0.0, 0.0, 0.0, 9.0)
+    spread = Calibration(plain.weight, 0.0, chunk, call, knows_unread=True)
     again = MultiHop(-plain.weight[0], 0.0, (0.0, 1.0, 1.0))
     calibrated = replace(plain, calibration=spread, score_scale="logit", multi_hop=again)
     calibrated.save(tmp_path / "weights")
