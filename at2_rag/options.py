@@ -32,13 +32,10 @@ OnError: TypeAlias = Literal["raise", "keep_all"]
 DEFAULT_TOP_K = 3
 """Chunks that adapters keep where no limit is set and scores aren't calibrated."""
 
-DEFAULT_MAX_MISSED = 0.15
-"""The limit of calibrated head weights where none is set."""
+DEFAULT_MIN_P, DEFAULT_AT_LEAST = 0.05, 0.25
+"""`min_p` and `keep_at_least` of calibrated head weights where no limit is set."""
 
-UNSURE_BELOW = 0.5
-"""Probability of the best chunk below which `keep_if_unsure` holds."""
-
-UNANSWERABLE_BELOW = 0.02
+UNANSWERABLE_BELOW = 0.05
 """Probability that any chunk holds the answer below which a question counts as unanswerable."""
 
 _Check: TypeAlias = Callable[[str, Any], None]
@@ -112,8 +109,9 @@ class PruneOptions:
     """What a pruning keeps, and how; a pruner has defaults and each call may override them.
 
     All limits that are set must hold: `top_k`, `max_tokens`, `min_probability`, `min_score`,
-    `top_p`, `max_missed`. At least one has to be set, unless the head weights are calibrated: their
-    default limit is a `max_missed` of `DEFAULT_MAX_MISSED`.
+    `top_p`, `min_p`, `max_missed`. At least one has to be set, unless the head weights are
+    calibrated: without a limit they have a `min_p` of `DEFAULT_MIN_P` and a `keep_at_least` of
+    `DEFAULT_AT_LEAST`.
 
     Attributes:
         top_k: Keep at most this many chunks (or sentences), at least 1.
@@ -125,10 +123,12 @@ class PruneOptions:
         top_p: Keep the fewest chunks (or sentences) that hold this share, in (0, 1], of the sum of
             all probabilities, or of the softmax over scores that aren't calibrated. That means
             little for scores on the "additive" scale; the result's notes say so.
+        min_p: Keep chunks (or sentences) with at least this share, in (0, 1], of the best one's
+            probability; needs calibrated head weights.
         max_missed: Keep the smallest set, at least one, expected to miss at most this share, in
             [0, 1], of the relevant chunks (or sentences); needs calibrated head weights.
-        keep_if_unsure: With `max_missed` keep at least this many where the best one is relevant
-            with a probability below `UNSURE_BELOW`; None for no such floor.
+        keep_at_least: With `min_p` or `max_missed` keep at least this share, in (0, 1], of the
+            chunks (or sentences), the best ones; None for no such floor.
         skip_below_tokens: Keep a context of at most this many tokens as it is, unscored; of the
             limits only `max_tokens` holds then.
         order: "score" for best first, "original" for the order of the input. Chunks that weren't
@@ -152,8 +152,8 @@ class PruneOptions:
             `retrieval_score` ("score"), the order of the chunks ("order"), or `retrieval_score` as
             a cosine of embeddings ("cosine").
         multi_hop: Read the question again beside the best chunk, for answers that take two chunks.
-            None to do so only where the best chunk is relevant with a probability of at least .5,
-            but alone doesn't meet `max_missed`.
+            None to do so only with `min_p` or `max_missed`, where the best chunk is relevant with a
+            probability of at least .5, but alone misses more than `max_missed`, or .15.
 
     Raises:
         InputError: If a value can't be used.
@@ -175,17 +175,21 @@ class PruneOptions:
         _share,
         limit=True,
     )
+    min_p: float | None = _option(
+        "Keep chunks (or sentences) with at least this share of the best one's probability; needs "
+        "calibrated head weights.",
+        _share,
+        limit=True,
+    )
     max_missed: float | None = _option(
         "Keep the smallest set expected to miss at most this share of the relevant chunks (or "
         "sentences); needs calibrated head weights.",
         _probability,
         limit=True,
     )
-    keep_if_unsure: int | None = _option(
-        "With a limit on what is missed, keep at least this many where the best one is less likely "
-        "relevant than not.",
-        _count,
-        default=3,
+    keep_at_least: float | None = _option(
+        "Keep at least this share of the chunks (or sentences), whatever their probabilities.",
+        _share,
     )
     skip_below_tokens: int | None = _option(
         "Keep a context of at most this many tokens as it is, without scoring.", _count
@@ -262,8 +266,9 @@ class SharedOverrides(TypedDict, total=False):
     min_probability: float | None
     min_score: float | None
     top_p: float | None
+    min_p: float | None
     max_missed: float | None
-    keep_if_unsure: int | None
+    keep_at_least: float | None
     skip_below_tokens: int | None
     order: Order
     unit: Unit

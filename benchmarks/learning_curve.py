@@ -17,14 +17,13 @@ from pathlib import Path
 import click
 import numpy as np
 import torch
-from keeping_rules import kept_rows, missed
+from keeping_rules import DEFAULT, kept_rows
 from report import FOLDER, Row, markdown_table
 from sklearn.metrics import log_loss
 
 from at2_rag.data.examples import Example, linked_sources, read_examples
 from at2_rag.model.hub import DEFAULT_MODEL
 from at2_rag.model.loading import LoadedModel
-from at2_rag.options import DEFAULT_MAX_MISSED
 from at2_rag.progress import StepProgress
 from at2_rag.readout.calibration import Calibration
 from at2_rag.readout.shipped import named_or_folder, resolve_head_weights
@@ -131,7 +130,7 @@ def _figures(rows: Sequence[Prediction], questions: Sequence[Example]) -> dict[s
     gold = np.concatenate([row.sample.gold for row in retrieved])
     answered = np.array([row.sample.is_answered for row in rows])
     answerable = np.array([row.answerable for row in rows])
-    *_, kept = kept_rows(retrieved, questions, missed(DEFAULT_MAX_MISSED))
+    *_, kept = kept_rows(retrieved, questions, DEFAULT)
     return {
         "log loss of chunks": float(log_loss(gold, likely, labels=[0, 1])),
         "expected is off by (times)": float(np.exp(abs(np.log(likely.sum() / gold.sum())))),

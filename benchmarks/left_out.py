@@ -21,7 +21,7 @@ from pathlib import Path
 import click
 import numpy as np
 import torch
-from keeping_rules import kept_by_rules, kept_rows, missed
+from keeping_rules import DEFAULT, kept_by_rules, kept_rows
 from report import FOLDER, Row, Value, markdown_table
 from rich.console import Console
 
@@ -31,7 +31,7 @@ from at2_rag.data.clusters import item_clusters
 from at2_rag.data.examples import Example, draw_per_source, linked_sources, read_examples
 from at2_rag.model.hub import DEFAULT_MODEL
 from at2_rag.model.loading import LoadedModel
-from at2_rag.options import DEFAULT_MAX_MISSED, UNANSWERABLE_BELOW, PruneOptions
+from at2_rag.options import UNANSWERABLE_BELOW
 from at2_rag.progress import StepProgress
 from at2_rag.readout.head_weights import HeadWeights
 from at2_rag.readout.multi_hop import after_multi_hop, reads_again
@@ -163,8 +163,8 @@ def main(
         click.echo(markdown_table("Probabilities, means over sources", rows))
         rules = list(kept_by_rules(of_retrieved(finals), questions.chosen))
         click.echo(markdown_table("Kept by several rules", rules))
-        rows = list(kept_rows(of_retrieved(finals), questions.chosen, missed(DEFAULT_MAX_MISSED)))
-        click.echo(markdown_table(f"Kept with max_missed={DEFAULT_MAX_MISSED}", rows))
+        rows = list(kept_rows(of_retrieved(finals), questions.chosen, DEFAULT))
+        click.echo(markdown_table("Kept without a limit", rows))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -298,14 +298,13 @@ def with_second_reading(
     result = list(predictions)
     scored = [ScoredSample(row.sample, row.scores, float("nan")) for row in result]
     again = reader.read_again(questions, scored)
-    options = PruneOptions(max_missed=DEFAULT_MAX_MISSED)
     for group in set(linked.values()):
         others = [one for one in again.values() if linked[one.source] != group]
         weights, _ = fit_multi_hop(others, reader.weights.weight.shape[1:])
         for index, sample in again.items():
             row = result[index]
             first = ChunkScores(row.scores, row.probabilities, row.answerable)
-            if linked[sample.source] == group and reads_again(options, first):
+            if linked[sample.source] == group and reads_again(DEFAULT, first):
                 second = weights.scores(row.scores[sample.others], sample.features)
                 last = after_multi_hop(
                     first, sample.best, sample.others, second, weights, row.calibration

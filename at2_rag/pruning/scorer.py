@@ -317,7 +317,7 @@ class Scorer:
             return False
         if options.multi_hop is not None:
             return options.multi_hop
-        return options.max_missed is not None
+        return options.min_p is not None or options.max_missed is not None
 
     def _after_second_reading(
         self, request: Request, first: ChunkScores, watch: Stopwatch, states: States

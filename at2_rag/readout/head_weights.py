@@ -22,7 +22,7 @@ from at2_rag.errors import (
     InputError,
     brief,
 )
-from at2_rag.options import DEFAULT_MAX_MISSED, PruneOptions
+from at2_rag.options import DEFAULT_AT_LEAST, DEFAULT_MIN_P, PruneOptions
 from at2_rag.reading.features import FeatureSpec, Reading
 from at2_rag.reading.late import KeyHeads
 from at2_rag.readout.calibration import Calibration, weighted
@@ -214,7 +214,7 @@ class HeadWeights:
         Raises:
             InputError: If an option needs a calibration or weights that these don't have.
         """
-        for name in ("min_probability", "max_missed", "if_unanswerable"):
+        for name in ("min_probability", "min_p", "max_missed", "if_unanswerable"):
             value = getattr(options, name)
             if value not in (None, "flag") and self.calibration is None:
                 other = "pass min_score for raw scores" if name == "min_probability" else ""
@@ -249,7 +249,8 @@ class HeadWeights:
                 "no limit was given; pass at least one of top_k, max_tokens, min_score, top_p, "
                 "or use calibrated head weights"
             )
-        return options.override(max_missed=DEFAULT_MAX_MISSED)
+        least = options.keep_at_least or DEFAULT_AT_LEAST
+        return options.override(min_p=DEFAULT_MIN_P, keep_at_least=least)
 
     def save(self, folder: str | Path) -> None:
         """Write the two files; the folder is created if missing."""

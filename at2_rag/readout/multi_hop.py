@@ -49,6 +49,10 @@ MOST_TOGETHER = 10
 LIKELY = 0.5
 """Least probability of the best chunk with which a question is read again to keep enough."""
 
+MISSED = 0.15
+"""Share of what is expected above which the best chunk misses too much by itself, so that a
+question is read again, unless `max_missed` says otherwise."""
+
 _BESIDE = 1e-6  # by how much the best chunk's score is above the others at least
 _LEAST_SLOPE = 1e-3  # of a calibration that hardly heeds scores
 _LEAST_LIKELY = 1e-12  # probabilities nearer to 0 or 1 have no usable logit
@@ -92,12 +96,13 @@ class MultiHop:
 
 def reads_again(options: PruneOptions, first: ChunkScores) -> bool:
     """Tell whether the best chunk is likely right, but misses too much, by the first scores."""
-    if first.probabilities is None or options.max_missed is None:
+    if first.probabilities is None or (options.min_p is None and options.max_missed is None):
         return False
     if options.top_k == 1 and options.unit == "chunk":  # the best chunk stays the best
         return False
+    limit = MISSED if options.max_missed is None else options.max_missed
     ranked = np.sort(first.probabilities)[::-1]
-    return bool(ranked[0] >= LIKELY and missed_shares(ranked)[1] > options.max_missed)
+    return bool(ranked[0] >= LIKELY and missed_shares(ranked)[1] > limit)
 
 
 def multi_hop_question(query: str, best: Chunk) -> str:

@@ -9,6 +9,7 @@ fits.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -18,7 +19,7 @@ import numpy.typing as npt
 
 from at2_rag.arrays import Bools, Floats, check_finite, missed_shares
 from at2_rag.errors import InputError
-from at2_rag.options import UNSURE_BELOW, Order, PruneOptions
+from at2_rag.options import Order, PruneOptions
 from at2_rag.selection.filling import ContextTokens, Filling
 from at2_rag.selection.novelty import Novelty
 
@@ -65,7 +66,7 @@ def select(
         tokens: Counts the tokens of contexts; needed with `max_tokens`. An added chunk must never
             lower the count.
         probabilities: [S], the probability that each chunk is relevant, rising with the scores;
-            needed with `min_probability` and `max_missed`.
+            needed with `min_probability`, `min_p` and `max_missed`.
         always: Indices that are kept whatever the limits say; they count towards `max_tokens`, but
             not towards `top_k`.
         novelty: Tells which chunks say something new, none taken yet; None if all do.
@@ -229,8 +230,10 @@ def _eligible(ranked: Floats, likely: Floats | None, limits: PruneOptions) -> in
         count = min(count, int(np.argmax(reached)) + 1)
     if limits.min_probability is not None and likely is not None:
         count = min(count, int(np.count_nonzero(likely >= limits.min_probability)))
+    least = max(1, math.ceil((limits.keep_at_least or 0.0) * len(ranked) - _ROUNDING))
+    if limits.min_p is not None and likely is not None:
+        count = min(count, max(int(np.count_nonzero(likely >= limits.min_p * likely[0])), least))
     if limits.max_missed is not None and likely is not None:
-        least = (limits.keep_if_unsure or 1) if likely[0] < UNSURE_BELOW else 1
         enough = int(np.argmax(missed_shares(likely) <= limits.max_missed))
         count = min(count, max(enough, least))
     return count

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 from floor import floor_case
-from keeping_rules import best_part, kept_rows, missed, near_best
+from keeping_rules import kept_rows
 from memory import peak_of
 from models import make_pruner
 from prompts import Prompt, PromptSet
@@ -18,6 +18,7 @@ from timing import UNIT, Spread, TimedRun, slow_interval, time_cases
 from at2_rag import Chunk, ChunkCache
 from at2_rag.data.examples import Example
 from at2_rag.model.loading import LoadedModel
+from at2_rag.options import PruneOptions
 from at2_rag.prompt.layout import PromptBuilder
 from at2_rag.readout.calibration import Calibration
 from at2_rag.training.calibrating.probabilities import CalibrationSample
@@ -147,11 +148,12 @@ def test_what_rules_keep_by_hand() -> None:
     questions = [Example(str(i), "s", "?", chunks, of_one) for i, of_one in enumerate(labels)]
     sure, unsure = prediction(0, [0.9, 0.06, 0.04], gold=0), prediction(1, [0.3, 0.2, 0.1], gold=2)
     # Of the first question .1 and .04 are missed, of the second less than 1/2, of which all 3 stay.
-    [of_source, macro] = kept_rows([sure, unsure], questions, missed(0.1))
+    [of_source, macro] = kept_rows([sure, unsure], questions, PruneOptions(max_missed=0.1))
     expected = {"one gold": 1.0, "two or three": pytest.approx(np.nan, nan_ok=True)}
     expected["words"] = pytest.approx((1 / 6 + 1) / 2)
+    expected["of 30 chunks"] = pytest.approx(np.nan, nan_ok=True)  # the lists are short
     assert of_source == {"source": "s", **expected} and macro == {"source": "macro", **expected}
-    near = list(kept_rows([sure, unsure], questions, near_best(0.5)))[0]
+    near = list(kept_rows([sure, unsure], questions, PruneOptions(min_p=0.5)))[0]
     assert near["one gold"] == 0.5 and near["words"] == pytest.approx((1 / 6 + 3 / 6) / 2)
-    part = list(kept_rows([sure, unsure], questions, best_part(0.5)))[0]
+    part = list(kept_rows([sure, unsure], questions, PruneOptions(min_p=1, keep_at_least=0.5)))[0]
     assert part["one gold"] == 0.5 and part["words"] == pytest.approx(3 / 6)

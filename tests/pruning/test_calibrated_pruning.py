@@ -15,7 +15,7 @@ import pytest
 
 from at2_rag import AT2Pruner
 from at2_rag.errors import HeadWeightsError, InputError
-from at2_rag.options import DEFAULT_MAX_MISSED, IfUnanswerable
+from at2_rag.options import DEFAULT_AT_LEAST, DEFAULT_MIN_P, IfUnanswerable
 from at2_rag.readout.calibration import Calibration
 from at2_rag.readout.head_weights import HeadWeights
 from at2_rag.text.chunks import Chunk
@@ -99,11 +99,12 @@ def test_limits_speak_of_probabilities(pruner: AT2Pruner) -> None:
     assert not none.kept and f"the best probability is {max(likely)}"[:26] in none.notes[0]
 
 
-def test_without_a_limit_max_missed_decides(pruner: AT2Pruner) -> None:
-    expected = pruner.prune(QUERY, CHUNKS, max_missed=DEFAULT_MAX_MISSED)
+def test_without_a_limit_chances_beside_the_best_one_decide(pruner: AT2Pruner) -> None:
+    expected = pruner.prune(QUERY, CHUNKS, min_p=DEFAULT_MIN_P, keep_at_least=DEFAULT_AT_LEAST)
     result = pruner.prune(QUERY, CHUNKS)
     assert [one.index for one in result.kept] == [one.index for one in expected.kept]
-    assert 1 <= len(result.kept) < 5
+    every = sorted((one.probability for one in (*result.kept, *result.dropped)), reverse=True)
+    assert len(result.kept) == max(2, sum(one >= 0.05 * every[0] for one in every))
     [batched] = pruner.prune_batch([(QUERY, CHUNKS)])
     assert [one.index for one in batched.kept] == [one.index for one in result.kept]
     with pytest.raises(InputError, match="no limit was given; .* or use calibrated head weights"):

@@ -100,9 +100,18 @@ def test_sentences_that_answer_survive(
 
 def test_unsure_means_more() -> None:
     unsure, sure = np.array([0.4, 0.03, 0.02, 0.01]), np.array([0.9, 0.03, 0.02, 0.01])
-    for likely, floor, count in ((unsure, 3, 3), (unsure, None, 1), (unsure, 9, 4), (sure, 3, 1)):
-        options = PruneOptions(max_missed=0.2, keep_if_unsure=floor)
+    for likely, share, floor, count in (
+        (unsure, 0.04, None, 3),
+        (sure, 0.05, None, 1),
+        (sure, 1.0, 0.25, 1),
+        (sure, 1.0, 0.26, 2),
+        (sure, 1.0, 1.0, 4),
+        (unsure, 0.025, 0.5, 4),
+    ):
+        options = PruneOptions(min_p=share, keep_at_least=floor)
         assert len(select(likely, options, probabilities=likely).kept) == count
+    options = PruneOptions(max_missed=0.2, keep_at_least=0.7)
+    assert len(select(sure, options, probabilities=sure).kept) == 3
     flat = np.full(10, 0.1)
     options = PruneOptions(max_missed=0.2)
     assert len(select(flat, options, probabilities=flat).kept) == 8

@@ -100,7 +100,8 @@ def test_limits_choose_by_scores_and_probabilities(weights: HeadWeights, multi_h
         border = (likely[ranking[count - 1]] + likely[ranking[count]]) / 2
         assert kept(min_probability=border) == best
         share = math.fsum(likely[number] for number in ranking[:count]) / math.fsum(likely)
-        assert kept(max_missed=1 - share + 1e-4, keep_if_unsure=None) == best
+        assert kept(max_missed=1 - share + 1e-4) == best
+        assert kept(min_p=border / likely[ranking[0]]) == best
         assert kept(top_p=share - 1e-4) == best
 
 

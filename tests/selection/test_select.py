@@ -342,7 +342,7 @@ def test_copies_use_up_no_limit() -> None:
     options = {"probabilities": likely, "max_missed": 0.15}
     assert select(likely, novelty=novelty, **options).kept == (0, 5)
     low = [0.45, 0.45, 0.45, 0.3]
-    options = {"probabilities": low, "max_missed": 0.9, "keep_if_unsure": 2}
+    options = {"probabilities": low, "max_missed": 0.9, "keep_at_least": 0.9}
     assert select(low, novelty=Groups([0, 0, 0, 1]), **options).kept == (0, 3)
 
 
