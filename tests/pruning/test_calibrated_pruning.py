@@ -103,7 +103,9 @@ def test_without_a_limit_chances_beside_the_best_one_decide(pruner: AT2Pruner) -
     expected = pruner.prune(QUERY, CHUNKS, min_p=DEFAULT_MIN_P, keep_at_least=DEFAULT_AT_LEAST)
     result = pruner.prune(QUERY, CHUNKS)
     assert [one.index for one in result.kept] == [one.index for one in expected.kept]
-    every = sorted((one.probability for one in (*result.kept, *result.dropped)), reverse=True)
+    every = sorted(
+        (one.probability or 0.0 for one in (*result.kept, *result.dropped)), reverse=True
+    )
     assert len(result.kept) == max(2, sum(one >= 0.05 * every[0] for one in every))
     [batched] = pruner.prune_batch([(QUERY, CHUNKS)])
     assert [one.index for one in batched.kept] == [one.index for one in result.kept]

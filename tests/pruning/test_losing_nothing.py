@@ -106,7 +106,7 @@ def test_unsure_means_more() -> None:
         (sure, 1.0, 0.25, 1),
         (sure, 1.0, 0.26, 2),
         (sure, 1.0, 1.0, 4),
-        (unsure, 0.025, 0.5, 4),
+        (unsure, 0.02, 0.5, 4),
     ):
         options = PruneOptions(min_p=share, keep_at_least=floor)
         assert len(select(likely, options, probabilities=likely).kept) == count
