@@ -8,8 +8,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import PreTrainedTokenizerFast
+from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
+from at2_rag.model.hub import DEFAULT_MODEL, resolve_model
 from at2_rag.prompt.layout import INSTRUCTION, PromptBuilder
 from at2_rag.pruning.legibility import READ, UNREAD, Legibility, Unread, as_if_unread
 from at2_rag.readout.scores import ChunkScores
@@ -119,7 +120,7 @@ def test_more_is_kept_it_is_noted_and_logged_once(caplog: pytest.LogCaptureFixtu
         assert result.answerable == pytest.approx(0.5)
         probabilities = [chunk.probability for chunk in (*result.kept, *result.dropped)]
         assert probabilities == pytest.approx([0.5 / 12] * 12)
-        assert len(result.kept) == 11  # the fewest that miss at most .15 of what is expected
+        assert len(result.kept) == 12  # all are as likely
         assert any("100% of the chunks" in note for note in result.notes)
     assert sum("hardly reads" in record.message for record in caplog.records) == 1
     result = tiny_pruner(known, model, TOKENIZER).prune("the question", chunks, top_k=12)
@@ -127,3 +128,37 @@ def test_more_is_kept_it_is_noted_and_logged_once(caplog: pytest.LogCaptureFixtu
     assert not any("hardly reads" in note for note in result.notes)
     plain = pruner.prune("the question", [ENGLISH, "the passages below"])
     assert not any("hardly reads" in note for note in plain.notes)
+
+
+@pytest.mark.default_model
+@pytest.mark.parametrize(
+    ("least", "most", "sentence"),
+    [
+        (0, 0, "The tower was built for the world's fair and became the symbol of the city."),
+        (0, 0, "La torre Eiffel fue construida para la Exposición Universal y es el símbolo."),
+        (0, 0, "La torre fu costruita in poco più di due anni per celebrare il centenario."),
+        (0, 0.2, "La tour de fer puddlé de 330 mètres de hauteur est située à Paris, au parc."),
+        (
+            0,
+            0.2,
+            "Der Turm in Paris wurde zur Weltausstellung gebaut und ist ein Wahrzeichen.",
+        ),
+        (0.3, 1, "Věž byla postavena jako dominantní prvek světové výstavy a symbol země."),
+        (0.5, 1, "Wieża została zbudowana specjalnie na paryską wystawę światową."),
+        (0.8, 1, "Kule, dünya fuarının giriş kapısı olarak yapılmıştır."),
+        (1, 1, "Башня была построена к всемирной выставке и стала символом Парижа."),
+        (1, 1, "Ο πύργος χτίστηκε για την παγκόσμια έκθεση και έγινε το σύμβολο της πόλης."),
+        (1, 1, "यह मीनार विश्व मेले के लिए बनाई गई थी और अब शहर का प्रतीक है।"),
+        (1, 1, "หอคอยนี้สร้างขึ้นสำหรับงานแสดงสินค้าโลกและกลายเป็นสัญลักษณ์ของเมือง"),
+        (1, 1, "이 탑은 세계 박람회를 위해 지어졌으며 도시의 상징이 되었다."),
+        (0.5, 1, "这座塔是为世界博览会而建的，后来成为这座城市的象征。"),
+        (0.8, 1, "この塔は万国博覧会のために建てられ、都市の象徴となった。"),
+        (1, 1, "بني البرج من أجل المعرض العالمي وأصبح رمزا للمدينة."),
+    ],
+)
+def test_languages_by_the_tokenizer_of_the_default_model(
+    least: float, most: float, sentence: str
+) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(resolve_model(DEFAULT_MODEL))
+    legibility = Legibility(PromptBuilder(tokenizer, max_tokens=8192))
+    assert least <= legibility.unread_text(sentence) <= most
