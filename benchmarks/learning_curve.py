@@ -1,11 +1,12 @@
 """How far a few questions of a source make probabilities right, where nothing of it was known.
 
+python benchmarks/learning_curve.py FILES... --collected FOLDER
 python benchmarks/learning_curve.py FILES... --judge FILE --judge FILE --collected FOLDER
 
-FILES hold questions that the head weights weren't fitted to, of many sources. Of each source that
-is judged, head weights and a calibration are fitted to the others, and the calibration is adapted
-to some of its questions, as at2-rag calibrate does. Other questions of it tell what that is worth:
-with labels for all, means over draws and sources.
+FILES hold questions that the head weights weren't fitted to, of many sources. Judged are those of
+them with 65 questions or more, or the sources of other files. Of each, head weights and a
+calibration are fitted to the others, and the calibration is adapted to some of its questions, as
+at2-rag calibrate does. Other questions of it tell what that is worth: means over draws and sources.
 """
 
 from __future__ import annotations
@@ -39,13 +40,14 @@ from at2_rag.training.calibrating.study import Prediction, predict, score_by_ref
 
 COUNTS = (0, 10, 25, 50, 100, 200)  # questions that a calibration is adapted to
 JUDGED = 40  # other questions of a source
+FEW = 25  # that it has besides, at least
 DRAWS = 10
 FILE = click.Path(exists=True, dir_okay=False)
 
 
 @click.command("learning_curve", context_settings={"show_default": True})
 @click.argument("files", nargs=-1, required=True, type=FILE)
-@click.option("--judge", multiple=True, required=True, type=FILE, help="Questions of a source.")
+@click.option("--judge", multiple=True, type=FILE, help="Instead, questions of a source.")
 @click.option("--collected", required=True, type=FOLDER, help="What is read is kept in it.")
 @click.option("--head-weights", default="balanced", help="A name or a folder.")
 @click.option("--model", default=DEFAULT_MODEL, help="Name, folder or hub id.")
@@ -60,29 +62,33 @@ def main(
     dtype: str | None,
 ) -> None:
     """Tell what some questions of a source are worth to probabilities."""
-    known, judged = read_examples(files), read_examples(judge)
+    known, judged = read_examples(files), read_examples(judge) if judge else []
     linked = linked_sources([*known, *judged])
     loaded = LoadedModel.from_pretrained(model, dtype=dtype)
     torch.set_num_threads(1)  # as at2-rag train reads, in threads of its own
     weights = resolve_head_weights(named_or_folder(head_weights), loaded)
-    of_known, of_judged = choose_examples(known), choose_examples(judged)
+    questions = choose_examples(known)
     with StepProgress() as progress:
-        reader = SampleReader(loaded, weights, collected, progress=progress)
-        samples = reader.read(of_known)
-        reader = SampleReader(loaded, weights, collected / "judged", progress=progress)
-        by_source = defaultdict(list)
-        for sample in reader.read(of_judged):
-            by_source[sample.source].append(sample)
+        samples = SampleReader(loaded, weights, collected, progress=progress).read(questions)
+        of_judged = samples
+        if judged:
+            questions, folder = choose_examples(judged), collected / "judged"
+            of_judged = SampleReader(loaded, weights, folder, progress=progress).read(questions)
+    by_source = defaultdict(list)
+    for sample in of_judged:
+        by_source[sample.source].append(sample)
     predictions = {}
     for source, own in by_source.items():
+        if len({one.question for one in own}) < JUDGED + FEW:
+            continue
         others = [one for one in samples if linked[one.source] != linked[source]]
         score = score_by_refit(weights.shortlist)(others)
         scored = with_evidence(others, list(map(score, others)))
         calibration = fit_calibration(scored, weights.weight.shape)
         predictions[source] = [predict(one, score(one), calibration) for one in own]
     for source, rows in predictions.items():
-        click.echo(markdown_table(source, list(curve({source: rows}, of_judged.chosen))))
-    click.echo(markdown_table("Mean of the sources", list(curve(predictions, of_judged.chosen))))
+        click.echo(markdown_table(source, list(curve({source: rows}, questions.chosen))))
+    click.echo(markdown_table("Mean of the sources", list(curve(predictions, questions.chosen))))
 
 
 def curve(predictions: dict[str, list[Prediction]], questions: Sequence[Example]) -> Iterator[Row]:

@@ -138,6 +138,7 @@ def test_learning_curve(
 ) -> None:
     monkeypatch.setattr(learning_curve, "COUNTS", (0, 4, 8))
     monkeypatch.setattr(learning_curve, "JUDGED", 4)
+    monkeypatch.setattr(learning_curve, "FEW", 4)
     files = {
         source: str(write_examples(tmp_path / f"{source}.jsonl", equal_examples(source, count)))
         for source, count in {"novels": 10, "seas": 10, "towns": 10}.items()
@@ -152,6 +153,10 @@ def test_learning_curve(
     rows = [line for line in mean.splitlines() if line.startswith("|")][2:]
     assert [row.split("|")[1].strip() for row in rows] == ["0", "4"]  # 8 would leave 2 to judge
     assert "### towns" in of_source and all(row in of_source for row in rows)
+    del options[2:4]
+    result = CliRunner().invoke(learning_curve.main, options)
+    assert result.exit_code == 0, result.output
+    assert "### novels" in result.output and "### seas" in result.output
 
 
 def test_conversations(tiny_options: list[str], tmp_path: Path) -> None:
