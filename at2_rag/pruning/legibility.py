@@ -2,9 +2,9 @@
 
 A tokenizer writes a word of a language that it was made for in a token or two, and one of another
 language or script in many. By that of the default model a letter has a quarter of a token in
-English, .45 in German, .6 in Polish, 1 in Arabic; a Chinese character has 2. What a model can't
-read it can't judge: of such a call, probabilities are drawn to what they would be if nothing had
-been read, so that more is kept.
+English, .45 in German, .6 in Polish, 1 in Arabic; a Chinese character has 2. What a model hardly
+reads it may still rank, by what question and chunk have in common, but its probabilities were never
+fitted to that: they are drawn to those of a call of which nothing is known, so that more is kept.
 """
 
 from __future__ import annotations
@@ -32,6 +32,10 @@ NOTED = 0.5
 LETTERS_OF_SYLLABLE = 3
 """Letters that a Chinese, Japanese or Korean character counts for."""
 
+MOST_DOUBT = 0.5
+"""How far probabilities are drawn to those of a call of which nothing is known, where a text isn't
+read at all."""
+
 _EVEN = 0.5  # probability of what nothing is known about
 
 
@@ -40,6 +44,11 @@ class Unread(NamedTuple):
 
     question: float = 0.0
     chunks: float = 0.0
+
+    @property
+    def doubt(self) -> float:
+        """How far to draw probabilities to those of a call of which nothing is known, in [0, 1]."""
+        return MOST_DOUBT * max(self)
 
     @property
     def note(self) -> str | None:
@@ -81,16 +90,16 @@ class Legibility:
         return float(np.clip((multiple - READ) / (UNREAD - READ), 0.0, 1.0))
 
 
-def as_if_unread(scores: ChunkScores, unread: float) -> ChunkScores:
+def doubted(scores: ChunkScores, doubt: float) -> ChunkScores:
     """Return scores whose probabilities are mixed with those of a call of which nothing is known.
 
-    That is as likely answerable as not, by each of its chunks as likely as by any other. `unread`
-    is the share of these, in [0, 1].
+    That is as likely answerable as not, by each of its chunks as likely as by any other. `doubt` is
+    the share of these, in [0, 1].
     """
     if scores.probabilities is None or scores.answerable is None:
         return scores
-    likely = scores.probabilities + unread * (_EVEN / len(scores.scores) - scores.probabilities)
-    answerable = scores.answerable + unread * (_EVEN - scores.answerable)
+    likely = scores.probabilities + doubt * (_EVEN / len(scores.scores) - scores.probabilities)
+    answerable = scores.answerable + doubt * (_EVEN - scores.answerable)
     return ChunkScores(scores.scores, likely, answerable)
 
 

@@ -17,7 +17,7 @@ from at2_rag.options import PruneOptions
 from at2_rag.progress import Stopwatch, added
 from at2_rag.prompt.layout import PromptLayout
 from at2_rag.pruning.features import LaidOut, independent_features, joint_features, matrix
-from at2_rag.pruning.legibility import Legibility, Unread, as_if_unread
+from at2_rag.pruning.legibility import Legibility, Unread, doubted
 from at2_rag.pruning.request import Request
 from at2_rag.pruning.workers import Workers, most_readers
 from at2_rag.reading.chunk_states import StateStore
@@ -296,7 +296,7 @@ class Scorer:
         answerable = calibration.answerable(scores, evidence)
         likely = calibration.probabilities(scores, answerable)
         result = ChunkScores(scores, likely, answerable)
-        return result if calibration.knows_unread else as_if_unread(result, max(job.unread))
+        return result if calibration.knows_unread else doubted(result, job.unread.doubt)
 
     def _units_of(
         self, job: _Job, first: ChunkScores, last: ChunkScores, sentences: Floats

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from at2_rag.model.hub import DEFAULT_MODEL, resolve_model
 from at2_rag.prompt.layout import INSTRUCTION, PromptBuilder
-from at2_rag.pruning.legibility import READ, UNREAD, Legibility, Unread, as_if_unread
+from at2_rag.pruning.legibility import READ, UNREAD, Legibility, Unread, doubted
 from at2_rag.readout.scores import ChunkScores
 from at2_rag.text.chunks import Chunk
 from tests.tiny_models import tiny_model
@@ -95,16 +96,16 @@ def test_a_byte_tokenizer_reads_all_alike_and_syllables_are_long() -> None:
 
 def test_probabilities_go_to_those_of_a_call_of_which_nothing_is_known() -> None:
     scores = ChunkScores(np.array([3.0, 1.0]), np.array([0.9, 0.1]), 0.95)
-    half = as_if_unread(scores, 0.5)
+    half = doubted(scores, 0.5)
     assert half.probabilities == pytest.approx([0.575, 0.175])
     assert half.answerable == pytest.approx(0.725)
-    none = as_if_unread(scores, 1.0)
+    none = doubted(scores, 1.0)
     assert none.probabilities == pytest.approx([0.25, 0.25]) and none.answerable == 0.5
-    same = as_if_unread(scores, 0.0)
+    same = doubted(scores, 0.0)
     assert same.probabilities is not None
     assert same.probabilities.tolist() == [0.9, 0.1] and same.answerable == 0.95
     raw = ChunkScores(np.array([3.0, 1.0]))
-    assert as_if_unread(raw, 1.0) is raw
+    assert doubted(raw, 1.0) is raw
 
 
 def test_more_is_kept_it_is_noted_and_logged_once(caplog: pytest.LogCaptureFixture) -> None:
@@ -114,18 +115,20 @@ def test_more_is_kept_it_is_noted_and_logged_once(caplog: pytest.LogCaptureFixtu
     weights = replace(known, calibration=replace(known.calibration, knows_unread=False))
     pruner = tiny_pruner(weights, model, TOKENIZER)
     chunks = [ARABIC[: 8 + i] for i in range(12)]
+    limits: Any = {"max_overlap": None, "min_p": 0.7}
+    plainly = tiny_pruner(known, model, TOKENIZER).prune("the question", chunks, **limits)
+    likely = {one.index: one.probability or 0.0 for one in (*plainly.kept, *plainly.dropped)}
+    assert plainly.answerable is not None
+    assert not any("hardly reads" in note for note in plainly.notes)
     with caplog.at_level(logging.WARNING, "at2_rag"):
-        results = [pruner.prune("the question", chunks, max_overlap=None) for _ in range(2)]
+        results = [pruner.prune("the question", chunks, **limits) for _ in range(2)]
     for result in results:
-        assert result.answerable == pytest.approx(0.5)
-        probabilities = [chunk.probability for chunk in (*result.kept, *result.dropped)]
-        assert probabilities == pytest.approx([0.5 / 12] * 12)
-        assert len(result.kept) == 12  # all are as likely
+        assert result.answerable == pytest.approx((plainly.answerable + 0.5) / 2)
+        for chunk in (*result.kept, *result.dropped):
+            assert chunk.probability == pytest.approx((likely[chunk.index] + 0.5 / 12) / 2)
+        assert len(result.kept) > len(plainly.kept)
         assert any("100% of the chunks" in note for note in result.notes)
     assert sum("hardly reads" in record.message for record in caplog.records) == 1
-    result = tiny_pruner(known, model, TOKENIZER).prune("the question", chunks, top_k=12)
-    assert result.kept[0].probability != result.kept[-1].probability
-    assert not any("hardly reads" in note for note in result.notes)
     plain = pruner.prune("the question", [ENGLISH, "the passages below"])
     assert not any("hardly reads" in note for note in plain.notes)
 
