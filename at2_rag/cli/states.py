@@ -23,7 +23,7 @@ from at2_rag.cli.passages import Format, read_passages
 from at2_rag.progress import StepProgress, announced
 
 if TYPE_CHECKING:
-    from at2_rag.states.store import StateCounts
+    from at2_rag.states.files import StateCounts
 
 max_gb_option = headed("What is kept")(
     "--max-gb",

@@ -3,52 +3,61 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
+from dataclasses import dataclass, field
 
 import ray
 
 from at2_rag.errors import InputError
-from at2_rag.model.hub import BUILT_INS
 from at2_rag.pruning.workers import CORES_VARIABLE
-from at2_rag.readout.shipped import named_or_folder
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Worker:
+    """What each process takes.
+
+    Attributes:
+        cpus: Its CPUs.
+        gpus: Its GPUs; a fraction shares one.
+        folder: The folder in which the command runs.
+    """
+
+    cpus: int = 1
+    gpus: float = 0.0
+    folder: str = field(default_factory=os.getcwd)
+
+    @property
+    def resources(self) -> dict[str, float]:
+        """What Ray is asked for."""
+        return {"num_cpus": self.cpus, "num_gpus": self.gpus}
+
+    def settle(self) -> None:
+        """Make the process that calls this one that reads with its cores, in the folder.
+
+        Ray counts CPUs but keeps no process from using others. Names of folders mean the same as in
+        the command, on nodes that have its folder.
+        """
+        os.environ[CORES_VARIABLE] = str(self.cpus)
+        if os.path.isdir(self.folder):
+            os.chdir(self.folder)
 
 
 def connect() -> None:
     """Connect to the cluster of RAY_ADDRESS, or to one that runs here; else start one here."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is sent anywhere unasked
     if not ray.is_initialized():
-        ray.init()
+        ray.init(include_dashboard=False)  # of a cluster that is started; others may have one
 
 
-def use_cores(cpus: int) -> None:
-    """Let this process read with so many cores: those that Ray counts as its own.
-
-    Ray counts them, but keeps nobody from using others, and sets the threads of one operation only.
-    """
-    os.environ[CORES_VARIABLE] = str(cpus)
-
-
-def workers_that_fit(cpus: int) -> int:
-    """Return how many processes with so many CPUs the cluster has room for now.
+def workers_that_fit(worker: Worker) -> int:
+    """Return how many such processes the cluster has CPUs for, now that nothing else runs.
 
     Raises:
-        InputError: If there is no room for one.
+        InputError: If it has too few for one.
     """
     there = int(ray.cluster_resources().get("CPU", 0))
-    if there < cpus:
+    if there < worker.cpus:
         raise InputError(
-            f"a process is to have {cpus} CPUs, and the cluster has {there}; pass a smaller --cpus"
+            f"a process is to have {worker.cpus} CPUs, and the cluster has {there}; pass a smaller "
+            "--cpus"
         )
-    return there // cpus
-
-
-def absolute_model(name: str | None) -> str | None:
-    """Return a model's folder as every process finds it; any other name as it is."""
-    is_folder = name is not None and name not in BUILT_INS and os.path.isdir(name)
-    return str(Path(str(name)).absolute()) if is_folder else name
-
-
-def absolute_weights(name: str | None) -> str | None:
-    """Return a folder of head weights as every process finds it; any other name as it is."""
-    folder = named_or_folder(name)
-    return str(folder.absolute()) if isinstance(folder, Path) else folder
+    return there // worker.cpus

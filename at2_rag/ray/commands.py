@@ -1,4 +1,4 @@
-"""`at2-rag ray`: loaded as a plug-in of the `at2-rag` command, so it imports no Ray and no torch."""
+"""`at2-rag ray`: loaded as a plug-in of the `at2-rag` command, so it imports little."""
 
 from __future__ import annotations
 
@@ -103,19 +103,14 @@ def serve(
         raise click.UsageError("--port is 0; name the port, which is the same on every node")
     settings, loading = taken_service(values)
     with announced("Loading Ray"):
-        from at2_rag.ray.cluster import absolute_model, absolute_weights
+        from at2_rag.ray.cluster import Worker
         from at2_rag.ray.deployment import Replicas, serve_until_told
 
-    loading["model"] = absolute_model(loading["model"])
-    loading["head_weights"] = absolute_weights(loading["head_weights"])
-    if loading["chunk_cache"] is not None:
-        loading["chunk_cache"] = loading["chunk_cache"].absolute()
     wanted = Replicas(
         least=replicas,
         most=max_replicas or replicas,
         target_requests=target_requests,
-        cpus=cpus,
-        gpus=gpus,
+        worker=Worker(cpus=cpus, gpus=gpus),
     )
     serve_until_told(settings, wanted, loading, host=host, port=port)
 
@@ -151,20 +146,18 @@ def index(
     most, columns = max_bytes(max_gb), chosen_columns(text_column, title_column)
     folder = chunk_cache or default_chunk_cache()
     with announced("Loading Ray"):
-        from at2_rag.ray.cluster import absolute_model, absolute_weights, connect, workers_that_fit
+        from at2_rag.ray.cluster import Worker, connect, workers_that_fit
         from at2_rag.ray.indexing import Form, index_files
 
         connect()
-    loading["model"] = absolute_model(loading["model"])
-    loading["head_weights"] = absolute_weights(loading["head_weights"])
+    worker = Worker(cpus=cpus, gpus=gpus)
     chunks, counts = index_files(
         files,
         Form(form, columns),
         folder=folder,
         max_bytes=most,
-        actors=actors or workers_that_fit(cpus),
-        cpus=cpus,
-        gpus=gpus,
+        actors=actors or workers_that_fit(worker),
+        worker=worker,
         loading=loading,
     )
     show_indexed(chunks, counts, folder)
@@ -184,10 +177,11 @@ def evaluate(as_json: bool, actors: int | None, cpus: int, gpus: float, **values
     """
     request = RankingRequest(**values)
     with announced("Loading Ray"):
-        from at2_rag.ray.cluster import connect, workers_that_fit
+        from at2_rag.ray.cluster import Worker, connect, workers_that_fit
         from at2_rag.ray.ranking import make_remote
         from at2_rag_evals.ranking.command import run_ranking
 
         connect()
-    make = partial(make_remote, actors=actors or workers_that_fit(cpus), cpus=cpus, gpus=gpus)
+    worker = Worker(cpus=cpus, gpus=gpus)
+    make = partial(make_remote, actors=actors or workers_that_fit(worker), worker=worker)
     run_ranking(request, as_json=as_json, make=make)

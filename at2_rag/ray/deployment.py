@@ -11,20 +11,20 @@ from __future__ import annotations
 import signal
 import threading
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
 from ray import serve
 from ray.serve.config import AutoscalingConfig, BackpressureConfig, RequestRouterConfig
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from at2_rag.errors import InputError
-from at2_rag.ray.cluster import connect, use_cores, workers_that_fit
-from at2_rag.readout.shipped import named_or_folder
-from at2_rag.server.app import make_app
-from at2_rag.server.service import Service, load_service
+from at2_rag.ray.cluster import Worker, connect, workers_that_fit
 from at2_rag.server.settings import ServerSettings
 from at2_rag.server.telemetry.logs import log_as_json
+
+if TYPE_CHECKING:  # so that the command, which only starts replicas, doesn't load torch
+    from at2_rag.server.service import Service
 
 APPLICATION = "at2-rag"
 """The name of the application, and of its deployment."""
@@ -42,8 +42,7 @@ class Replicas:
         least: Replicas at least.
         most: Replicas at most.
         target_requests: Requests in flight a replica, on average, that Ray aims at between the two.
-        cpus: CPUs of a replica.
-        gpus: GPUs of a replica; a fraction shares one.
+        worker: What each takes.
 
     Raises:
         InputError: If `most` is below `least`.
@@ -52,8 +51,7 @@ class Replicas:
     least: int = 1
     most: int = 1
     target_requests: float = 8.0
-    cpus: int = 1
-    gpus: float = 0.0
+    worker: Worker = field(default_factory=Worker)
 
     def __post_init__(self) -> None:
         if self.most < self.least:
@@ -68,18 +66,25 @@ class Replica:
 
     Args:
         settings: Limits and times of this replica.
-        cpus: How many cores it uses.
-        loading: Keyword arguments of `load_service`.
+        worker: What it takes.
+        loading: Keyword arguments of `load_service`, but `head_weights` as on a command line.
     """
 
-    def __init__(self, settings: ServerSettings, cpus: int, loading: Mapping[str, Any]) -> None:
+    def __init__(
+        self, settings: ServerSettings, worker: Worker, loading: Mapping[str, Any]
+    ) -> None:
+        from at2_rag.readout.shipped import named_or_folder
+        from at2_rag.server.service import load_service
+
         log_as_json()
-        use_cores(cpus)
+        worker.settle()
         weights = named_or_folder(loading["head_weights"])
         self._service = load_service(settings, **{**loading, "head_weights": weights})
 
     def __serve_build_asgi_app__(self) -> ASGIApp:
         """Return the app; Ray Serve calls this once the replica is made."""
+        from at2_rag.server.app import make_app
+
         return _InReplica(make_app(self._service), self._service)
 
 
@@ -114,7 +119,7 @@ def application(settings: ServerSettings, replicas: Replicas, loading: Mapping[s
         settings: Limits and times of each replica.
         replicas: How many there are.
         loading: Keyword arguments of `load_service`, but `head_weights` as on a command line. They
-            have to be picklable, and folders to be found on every node.
+            have to be picklable, and every node has to find the folders that they name.
     """
     if replicas.least == replicas.most:
         number: dict[str, Any] = {"num_replicas": replicas.least}
@@ -128,7 +133,7 @@ def application(settings: ServerSettings, replicas: Replicas, loading: Mapping[s
     deployment = serve.deployment(
         serve.ingress()(Replica),
         name=APPLICATION,
-        ray_actor_options={"num_cpus": replicas.cpus, "num_gpus": replicas.gpus},
+        ray_actor_options=replicas.worker.resources,
         max_ongoing_requests=settings.max_requests,
         max_queued_requests=settings.max_requests,  # of each proxy, while all replicas are full
         backpressure_config=BackpressureConfig(status_code=429, retry_after_s=_RETRY_SECONDS),
@@ -137,7 +142,7 @@ def application(settings: ServerSettings, replicas: Replicas, loading: Mapping[s
         max_constructor_retry_count=_MOST_STARTS,
         **number,
     )
-    return deployment.bind(settings, replicas.cpus, dict(loading))
+    return deployment.bind(settings, replicas.worker, dict(loading))
 
 
 def serve_until_told(
@@ -152,12 +157,12 @@ def serve_until_told(
 
     `host` and `port` count unless Ray Serve runs on the cluster already.
     """
-    told = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: told.set())
     connect()
-    workers_that_fit(replicas.cpus)
+    workers_that_fit(replicas.worker)  # else replicas would be waited for in vain
     serve.start(http_options={"host": host, "port": port})
     serve.run(application(settings, replicas, loading), name=APPLICATION, route_prefix="/")
+    told = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):  # only now, since Ray sets handlers of its own
+        signal.signal(number, lambda *_: told.set())
     told.wait()
     serve.delete(APPLICATION)

@@ -25,8 +25,8 @@ from at2_rag.cli.passages import (
 )
 from at2_rag.errors import AT2Error, DataError
 from at2_rag.progress import StepProgress
-from at2_rag.ray.cluster import use_cores
-from at2_rag.states.store import ChunkCache, StateCounts
+from at2_rag.ray.cluster import Worker
+from at2_rag.states.files import StateCounts
 from at2_rag.text.chunks import ChunkLike
 
 PART_BYTES = 2**22  # of JSON Lines; some thousand chunks
@@ -107,7 +107,7 @@ class Indexer:
         form: How files are read.
         folder: Where states are kept.
         max_bytes: Most bytes of the folder; None for its own bound.
-        cpus: How many cores to use.
+        worker: What it takes.
         loading: Keyword arguments of `load_pruner`.
     """
 
@@ -116,10 +116,12 @@ class Indexer:
         form: Form,
         folder: str,
         max_bytes: int | None,
-        cpus: int,
+        worker: Worker,
         loading: Mapping[str, Any],
     ) -> None:
-        use_cores(cpus)
+        from at2_rag.states.store import ChunkCache  # which loads torch
+
+        worker.settle()
         self._form = form
         self._states = ChunkCache(folder, max_memory_bytes=0, max_disk_bytes=max_bytes)
         self._pruner = load_pruner(chunk_cache=self._states, **loading)
@@ -145,8 +147,7 @@ def index_files(
     folder: Path,
     max_bytes: int | None,
     actors: int,
-    cpus: int,
-    gpus: float,
+    worker: Worker,
     loading: Mapping[str, Any],
     part_bytes: int = PART_BYTES,
 ) -> tuple[int, StateCounts]:
@@ -158,8 +159,7 @@ def index_files(
         folder: Where states are kept; every node has to find it.
         max_bytes: Most bytes of the folder; None for its own bound.
         actors: How many processes read, each with a model.
-        cpus: CPUs of each.
-        gpus: GPUs of each.
+        worker: What each takes.
         loading: Keyword arguments of `load_pruner`.
         part_bytes: About how much a process reads at a time.
 
@@ -179,10 +179,9 @@ def index_files(
     context.enable_progress_bars = False  # ours tells of bytes
     rows = data.from_items(parts, override_num_blocks=len(parts)).map(
         Indexer,
-        fn_constructor_args=(form, str(folder.absolute()), max_bytes, cpus, dict(loading)),
+        fn_constructor_args=(form, str(folder.absolute()), max_bytes, worker, dict(loading)),
         compute=data.ActorPoolStrategy(size=min(actors, len(parts))),
-        num_cpus=cpus,
-        num_gpus=gpus,
+        **worker.resources,
     )
     done, total = 0, sum(part["size"] for part in parts)
     with StepProgress() as progress:
