@@ -1,0 +1,137 @@
+"""`at2-rag ray serve`: answers, where requests go, a replica that dies, too many requests."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from at2_rag import AT2Pruner
+from tests.ray.conftest import RayServer, ray_served, replica_metric
+from tests.server.questions import DOCUMENTS, QUERY
+
+RANKING = {"query": QUERY, "documents": DOCUMENTS}
+
+
+@pytest.fixture(scope="module")
+def server(loading: list[str]) -> Iterator[RayServer]:
+    """Two replicas, which hold eight requests each."""
+    with ray_served(*loading, "--dtype", "float32", "--max-requests", "8") as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def expected(model_folder: Path, weights_folder: Path) -> dict[int, float]:
+    """The probability of each document, by the library."""
+    pruner = AT2Pruner.from_pretrained(model_folder, head_weights=weights_folder, dtype="float32")
+    return {chunk.index: chunk.probability or 0.0 for chunk in pruner.score(QUERY, DOCUMENTS)}
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "rows", "score"),
+    [
+        ("/v2/rerank", RANKING, "results", "relevance_score"),
+        ("/v1/rerank", RANKING, "results", "relevance_score"),
+        ("/v1/rerank", {**RANKING, "top_k": 5}, "data", "relevance_score"),  # Voyage
+        ("/rerank", RANKING, "results", "relevance_score"),  # vLLM
+        ("/rerank", {"query": QUERY, "texts": DOCUMENTS}, None, "score"),  # TEI
+    ],
+)
+def test_scores_of_each_shape_are_those_of_the_library(
+    server: RayServer, expected: dict[int, float], path: str, body: Any, rows: str, score: str
+) -> None:
+    response = server.post(path, body, headers={"X-Request-Id": "one-id"})
+    assert response.status_code == 200, response.text
+    answer = response.json()
+    got = {row["index"]: row[score] for row in (answer[rows] if rows else answer)}
+    assert got == pytest.approx(expected, abs=1e-6)
+    assert response.headers.get_list("x-request-id") == ["one-id"]
+
+
+def test_results_of_several_questions_are_streamed(server: RayServer) -> None:
+    questions = [{"query": name, "chunks": DOCUMENTS} for name in ("Who?", "Where?", "When?")]
+    response = server.post("/v1/prune", {"requests": questions, "top_k": 2})
+    lines = [json.loads(line) for line in response.text.splitlines()]
+    assert sorted(line["index"] for line in lines) == [0, 1, 2]
+    assert all(len(line["result"]["kept"]) == 2 for line in lines)
+
+
+def test_errors_have_the_form_of_their_path(server: RayServer) -> None:
+    response = server.post("/v2/rerank", {**RANKING, "model": "unknown"})
+    assert response.status_code == 404 and "served are" in response.json()["message"]
+
+
+def test_a_session_stays_on_one_replica_which_keeps_its_chunks(server: RayServer) -> None:
+    def misses(session: str) -> float:
+        headers = {"X-Session-Id": session}
+        page = httpx.get(server.url + "/metrics", headers=headers, timeout=60).text
+        return replica_metric(page, r'at2_rag_cache_reads_total{outcome="miss"}')
+
+    sessions = [f"corpus {number}" for number in range(12)]
+    for session in sessions:
+        body = {"query": QUERY, "documents": [f"{session}: {text}" for text in DOCUMENTS]}
+        headers = {"X-Session-Id": session}
+        assert server.post("/v2/rerank", body, headers=headers).status_code == 200
+        read = misses(session)
+        for _ in range(3):
+            assert server.post("/v2/rerank", body, headers=headers).status_code == 200
+        assert misses(session) == read, "on another replica the chunks would be read anew"
+    assert len({misses(session) for session in sessions}) > 1, "both replicas have sessions"
+
+
+def test_overload_is_answered_429_and_nothing_else(server: RayServer) -> None:
+    def post(_: int) -> httpx.Response:
+        return server.post("/v2/rerank", RANKING, headers={"X-Session-Id": "all of them"})
+
+    with ThreadPoolExecutor(100) as pool:
+        responses = list(pool.map(post, range(400)))
+    statuses = [response.status_code for response in responses]
+    assert set(statuses) == {200, 429}, statuses
+    for response in responses:
+        if response.status_code == 429:
+            assert 1 <= int(response.headers["retry-after"]) <= 60
+
+
+def test_a_killed_replica_loses_no_request_that_is_sent_again(
+    server: RayServer, expected: dict[int, float]
+) -> None:
+    first_tries: list[int] = []
+
+    def call(number: int) -> dict[int, float]:
+        deadline = time.monotonic() + 300
+        for tries in range(1000):
+            assert time.monotonic() < deadline, (number, tries)
+            try:
+                response = server.post("/v2/rerank", RANKING)
+            except httpx.HTTPError:
+                continue
+            if not tries:
+                first_tries.append(response.status_code)
+            if response.status_code == 200:
+                return {row["index"]: row["relevance_score"] for row in response.json()["results"]}
+            assert response.status_code in (429, 500, 503), response.text
+            time.sleep(0.2)
+        raise AssertionError(f"request {number} was never answered")
+
+    before = {replica.pid for replica in server.replicas}
+    assert len(before) == 2
+    with ThreadPoolExecutor(4) as pool:
+        calls = [pool.submit(call, number) for number in range(60)]
+        while first_tries.count(200) < 10:
+            time.sleep(0.01)
+        server.replicas[0].kill()  # SIGKILL
+        answers = [each.result() for each in calls]
+    assert len(answers) == 60
+    for answer in answers:
+        assert answer == pytest.approx(expected, abs=1e-6)
+    deadline = time.monotonic() + 600
+    while len({replica.pid for replica in server.replicas}) < 2:  # Ray starts another
+        assert time.monotonic() < deadline
+        time.sleep(1)
+    assert {replica.pid for replica in server.replicas} != before
