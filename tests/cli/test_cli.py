@@ -78,8 +78,8 @@ def test_help_lists_every_command() -> None:
     assert ran.exit_code == 0
     names = {line.split()[0] for line in ran.output.split("Commands:\n")[1].splitlines()}
     assert names == {
-        *("cache", "calibrate", "eval", "index", "label", "mcp", "models", "prune", "serve"),
-        "train",
+        *("cache", "calibrate", "eval", "index", "label", "mcp", "models", "prune", "ray"),
+        *("serve", "train"),
     }
 
 
