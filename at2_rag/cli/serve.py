@@ -58,7 +58,7 @@ def address_options(command: _Command) -> _Command:
     )(command)
 
 
-_FOR_WHOM = (
+_SERVICE_OPTIONS: tuple[Callable[[Any], Any], ...] = (
     headed_server(
         "--api-key-file",
         type=click.Path(exists=True, dir_okay=False, path_type=Path),
@@ -73,25 +73,21 @@ _FOR_WHOM = (
         help="Another name that requests may give to the model. May be repeated.",
     ),
     headed_server("--trace-text", is_flag=True, help="Write questions and documents into traces."),
+    _bound_options,
+    prune_options(PruneOptions),
+    headed_limits(
+        "--token-counter",
+        help="Count tokens as this OpenAI model or tiktoken encoding does.  "
+        "[default: the scoring model's tokenizer]",
+    ),
+    model_options,
+    chunk_cache_option,
 )
 
 
 def service_options(command: _Command) -> _Command:
     """Add the options of what is served, for whom, and within which bounds."""
-    for option in reversed(
-        (
-            *_FOR_WHOM,
-            _bound_options,
-            prune_options(PruneOptions),
-            headed_limits(
-                "--token-counter",
-                help="Count tokens as this OpenAI model or tiktoken encoding does.  "
-                "[default: the scoring model's tokenizer]",
-            ),
-            model_options,
-            chunk_cache_option,
-        )
-    ):
+    for option in reversed(_SERVICE_OPTIONS):
         command = option(command)
     return command
 

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import click
 
@@ -23,8 +22,6 @@ from at2_rag.cli.states import max_bytes, max_gb_option, show_indexed
 from at2_rag.progress import announced
 from at2_rag_evals.ranking.request import RankingRequest
 from at2_rag_evals.request import json_option, request_options
-
-_Command = TypeVar("_Command", bound=Callable[..., Any])
 
 _cluster = headed("What is taken of the cluster")
 _cpus = _cluster(

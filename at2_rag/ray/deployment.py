@@ -140,6 +140,7 @@ def application(settings: ServerSettings, replicas: Replicas, loading: Mapping[s
         request_router_config=RequestRouterConfig(request_router_class=_ROUTER),
         graceful_shutdown_timeout_s=settings.drain_seconds,
         max_constructor_retry_count=_MOST_STARTS,
+        logging_config={"enable_access_log": False},  # the app has one, with ids and figures
         **number,
     )
     return deployment.bind(settings, replicas.worker, dict(loading))

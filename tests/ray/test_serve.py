@@ -44,7 +44,12 @@ def expected(model_folder: Path, weights_folder: Path) -> dict[int, float]:
     ],
 )
 def test_scores_of_each_shape_are_those_of_the_library(
-    server: RayServer, expected: dict[int, float], path: str, body: Any, rows: str, score: str
+    server: RayServer,
+    expected: dict[int, float],
+    path: str,
+    body: Any,
+    rows: str | None,
+    score: str,
 ) -> None:
     response = server.post(path, body, headers={"X-Request-Id": "one-id"})
     assert response.status_code == 200, response.text
