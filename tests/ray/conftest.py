@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import signal
 import socket
 import subprocess
@@ -11,7 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -91,26 +90,19 @@ def ray_served(*arguments: str, replicas: int = 2) -> Iterator[RayServer]:
         server.wait_until_ready(replicas)
         yield server
     finally:
-        below = psutil.Process(process.pid).children(recursive=True)
-        process.send_signal(signal.SIGTERM)
+        below: list[psutil.Process] = []
+        if process.poll() is None:
+            below = psutil.Process(process.pid).children(recursive=True)
+            process.send_signal(signal.SIGTERM)
         try:
             process.wait(120)
         except subprocess.TimeoutExpired:
             process.kill()
         for each in below:  # Ray's own, which a killed command leaves behind
-            try:
+            with suppress(psutil.NoSuchProcess):
                 each.kill()
-            except psutil.NoSuchProcess:
-                pass
         process.wait()
         reader.join(10)
-
-
-def replica_metric(page: str, name: str) -> float:
-    """Return a number of a page of /metrics."""
-    found = re.search(rf"^{name} (\S+)$", page, re.MULTILINE)
-    assert found is not None, page
-    return float(found[1])
 
 
 @pytest.fixture(scope="session")
