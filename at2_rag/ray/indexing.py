@@ -189,9 +189,9 @@ def index_files(
         for row in rows.iter_rows():
             if row["error"]:
                 raise DataError(row["error"])
-            chunks += row["chunks"]
-            done += row["size"]
+            chunks += int(row["chunks"])
+            done += int(row["size"])
             for name in names:
-                counts[name] += row[name]
+                counts[name] += int(row[name])
             progress("bytes", done, total)
     return chunks, StateCounts(**counts)
