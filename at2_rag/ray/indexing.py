@@ -63,17 +63,21 @@ class Part:
 
 
 def parts_of(
-    path: Path, *, format: Format | None = None, part_bytes: int = PART_BYTES
+    path: Path, *, format: Format | None = None, part_bytes: int | None = None
 ) -> Iterator[Part]:
-    """Yield the parts of a file; a folder, and what isn't plain JSON Lines, is one."""
+    """Yield the parts of a file; a folder, and what isn't plain JSON Lines, is one.
+
+    A part has `part_bytes`; None for `PART_BYTES`.
+    """
+    step = part_bytes or PART_BYTES
     path = path.absolute()
     size = path.stat().st_size
     is_plain = path.suffix.lower() != ".gz" and path.is_file()
     if not is_plain or (format or format_of(path.name)) != "jsonl":
         yield Part(str(path), 0, 0, size)
         return
-    for start in range(0, size, part_bytes):
-        end = min(start + part_bytes, size)
+    for start in range(0, size, step):
+        end = min(start + step, size)
         yield Part(str(path), start, end, end - start)
 
 
@@ -149,7 +153,6 @@ def index_files(
     actors: int,
     worker: Worker,
     loading: Mapping[str, Any],
-    part_bytes: int = PART_BYTES,
 ) -> tuple[int, StateCounts]:
     """Keep the states of all chunks of files; return how many chunks there were, and the counts.
 
@@ -161,16 +164,11 @@ def index_files(
         actors: How many processes read, each with a model.
         worker: What each takes.
         loading: Keyword arguments of `load_pruner`.
-        part_bytes: About how much a process reads at a time.
 
     Raises:
         DataError: If a file can't be read; what was read before is kept.
     """
-    parts = [
-        asdict(part)
-        for path in files
-        for part in parts_of(path, format=form.format, part_bytes=part_bytes)
-    ]
+    parts = [asdict(part) for path in files for part in parts_of(path, format=form.format)]
     names = [field.name for field in fields(StateCounts)]
     chunks, counts = 0, dict.fromkeys(names, 0)
     if not parts:

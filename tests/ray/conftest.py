@@ -37,7 +37,7 @@ class RayServer:
 
     def post(self, path: str, body: Any, **settings: Any) -> httpx.Response:
         """Post JSON."""
-        return httpx.post(self.url + path, json=body, timeout=300, **settings)
+        return httpx.post(self.url + path, json=body, timeout=600, **settings)
 
     @property
     def replicas(self) -> list[psutil.Process]:

@@ -24,7 +24,8 @@ RANKING = {"query": QUERY, "documents": DOCUMENTS}
 @pytest.fixture(scope="module")
 def server(loading: list[str]) -> Iterator[RayServer]:
     """Two replicas, which hold eight requests each."""
-    with ray_served(*loading, "--dtype", "float32", "--max-requests", "8") as running:
+    options = ["--max-requests", "8", "--body-timeout", "300", "--timeout", "600"]
+    with ray_served(*loading, "--dtype", "float32", *options) as running:
         yield running
 
 
