@@ -63,7 +63,7 @@ class RayServer:
 def command_of(process: psutil.Process) -> list[str]:
     """Return the command line of a process; empty once it has ended."""
     try:
-        return process.cmdline()
+        return list(process.cmdline())
     except psutil.Error:
         return []
 

@@ -64,7 +64,7 @@ def test_indexing_by_two_goes_on_where_it_was(
     half, more = tmp_path / "half.jsonl", tmp_path / "more.txt"
     half.write_text("\n".join(map(json.dumps, CHUNKS[:60])))
     more.write_text("Another.")
-    options = [*loading, "--dtype", "float32", "--chunk-cache"]
+    options: list[str | Path] = [*loading, "--dtype", "float32", "--chunk-cache"]
     assert run("index", half, *options, tmp_path / "states").exit_code == 0
     ran = run("ray", "index", corpus, more, "--actors", "2", *options, tmp_path / "states")
     assert ran.exit_code == 0, ran.output
@@ -98,6 +98,7 @@ def test_an_eval_is_that_of_one_machine(
     pytest.importorskip("ir_measures", reason="the extra evals isn't installed")
     questions, output = tmp_path / "questions.jsonl", tmp_path / "out"
     write_examples(questions, planted_examples())
+    options: list[str | Path]
     options = [questions, "--model", model_folder, "--head-weights", weights_folder, "--json"]
     options += ["--system", "at2", "--system", "first_k"]
     there = run("ray", "eval", *options, "--actors", "1", "--output", output)
