@@ -24,7 +24,7 @@ pytest.importorskip("ray", reason="the extra ray isn't installed")
 from at2_rag.model.loading import LoadedModel
 from tests.tiny_weights import calibrated_weights
 
-START_SECONDS = 1800.0
+START_SECONDS = 900.0
 
 
 @dataclass

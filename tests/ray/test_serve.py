@@ -97,7 +97,8 @@ def test_a_session_stays_on_one_replica_which_keeps_its_chunks(server: RayServer
         for _ in range(3):
             assert server.post("/v2/rerank", body, headers=headers).status_code == 200
         assert misses(session) == read, "on another replica the chunks would be read anew"
-    assert len({misses(session) for session in sessions}) > 1, "both replicas have sessions"
+    most = max(misses(session) for session in sessions)
+    assert most < len(sessions) * len(DOCUMENTS), "no replica has all of them"
 
 
 def test_overload_is_answered_429_and_nothing_else(server: RayServer) -> None:
