@@ -26,6 +26,12 @@ from tests.tiny_weights import calibrated_weights
 
 START_SECONDS = 900.0
 
+_PATIENT = {
+    "RAY_SERVE_QUEUE_LENGTH_RESPONSE_DEADLINE_S": "60",
+    "RAY_SERVE_MAX_QUEUE_LENGTH_RESPONSE_DEADLINE_S": "60",
+}
+"""So that no replica is passed over because the machine is busy."""
+
 
 @dataclass
 class RayServer:
@@ -80,7 +86,7 @@ def ray_served(*arguments: str, replicas: int = 2) -> Iterator[RayServer]:
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        env={**os.environ, "AT2_RAG_CONFIG": os.devnull, "RAY_ADDRESS": "local"},
+        env={**os.environ, **_PATIENT, "AT2_RAG_CONFIG": os.devnull, "RAY_ADDRESS": "local"},
     )
     server = RayServer(process, f"http://127.0.0.1:{port}")
     assert process.stdout is not None
