@@ -47,8 +47,8 @@ if TYPE_CHECKING:
     from at2_rag.model.loading import LoadedModel
     from at2_rag.pruner import AT2Pruner
     from at2_rag.readout.head_weights import HeadWeights
-    from at2_rag.states.files import FolderSize
-    from at2_rag.states.store import ChunkCache, StateCounts
+    from at2_rag.states.files import FolderSize, StateCounts
+    from at2_rag.states.store import ChunkCache
 
 __version__ = "0.1.0"
 __all__ = [
@@ -97,7 +97,7 @@ _LAZY = {
     "HeadWeights": "at2_rag.readout.head_weights",
     "ChunkCache": "at2_rag.states.store",
     "FolderSize": "at2_rag.states.files",
-    "StateCounts": "at2_rag.states.store",
+    "StateCounts": "at2_rag.states.files",
 }
 
 

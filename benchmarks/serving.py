@@ -2,9 +2,10 @@
 
 python benchmarks/serving.py --threads 1
 python benchmarks/serving.py --threads 1 --data FILE.jsonl.gz --calls 400 --minutes 10
+python benchmarks/serving.py --url http://127.0.0.1:8080
 
 Everything runs on this machine, over the loopback interface, against a server process that the
-script starts and ends. README.md beside this file says more.
+script starts and ends, but for --url. README.md beside this file says more.
 """
 
 from __future__ import annotations
@@ -46,24 +47,29 @@ class Call:
 @click.option("--calls", type=POSITIVE, default=80, help="Requests of each row.")
 @click.option("--minutes", type=float, default=0.2, help="Minutes of the overload.")
 @click.option("--head-weights", help="Name of shipped head weights, or a folder.")
-def main(*, shared: SharedOptions, calls: int, minutes: float, head_weights: str | None) -> None:
+@click.option("--url", help="Load the server that runs there, say on Ray, and overload none.")
+def main(
+    *,
+    shared: SharedOptions,
+    calls: int,
+    minutes: float,
+    head_weights: str | None,
+    url: str | None,
+) -> None:
     """Load a server, and overload it."""
     model = shared.load()
     prompts = shared.prompts(model, calls).prompts
+    report = Report("Serving", shared, model, calls=calls, minutes=minutes)
+    title = f"Requests of {CHUNKS} chunks"
+    if url is not None:
+        report.add(title, list(_loaded(url, prompts, calls, "the server's own")))
+        return
     rows: list[Row] = []
     weights = () if head_weights is None else ("--head-weights", head_weights)
     for name, options in (("batched", ()), ("one at a time", ("--max-batch-tokens", "1"))):
         with served(shared, *weights, *options) as (url, _):
-            for state in ("cold", "warm"):
-                for callers in (1, CALLERS):
-                    salt = f"{callers} " if state == "cold" else ""
-                    start = time.perf_counter()
-                    done = send(url, prompts, callers=callers, calls=calls, salt=salt)
-                    seconds = time.perf_counter() - start
-                    case = {"batches": name, "cache": state, "callers": callers}
-                    rows.append({**case, **_figures(done, seconds)})
-    report = Report("Serving", shared, model, calls=calls, minutes=minutes)
-    report.add(f"Requests of {CHUNKS} chunks", rows)
+            rows += _loaded(url, prompts, calls, name)
+    report.add(title, rows)
     with served(shared, *weights, "--max-requests", str(CALLERS)) as (url, process):
         send(url, prompts, callers=CALLERS, calls=calls)
         report.add("Overload", list(_overloaded(url, process, prompts, minutes)))
@@ -106,6 +112,18 @@ def send(
     with httpx.Client(base_url=url, timeout=600, limits=limits) as client:
         with ThreadPoolExecutor(callers) as threads:
             return list(threads.map(call, range(calls)))
+
+
+def _loaded(url: str, prompts: Sequence[Prompt], calls: int, batches: str) -> Iterator[Row]:
+    """Yield a row for chunks that are new and known, and for one caller and several."""
+    for state in ("cold", "warm"):
+        for callers in (1, CALLERS):
+            salt = f"{callers} " if state == "cold" else ""
+            start = time.perf_counter()
+            done = send(url, prompts, callers=callers, calls=calls, salt=salt)
+            seconds = time.perf_counter() - start
+            case = {"batches": batches, "cache": state, "callers": callers}
+            yield {**case, **_figures(done, seconds)}
 
 
 def _figures(done: Sequence[Call], seconds: float) -> Row:

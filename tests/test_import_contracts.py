@@ -51,6 +51,8 @@ PLANTED = [
     ("at2_rag/pruner.py", "langchain_core", "The library knows no framework"),
     ("at2_rag/pruner.py", "at2_rag.server.settings", "Rooms import only"),
     ("at2_rag/report/page.py", "fastapi", "Only the server knows HTTP"),
+    ("at2_rag/server/settings.py", "ray", "Only at2_rag.ray knows Ray"),
+    ("at2_rag/cli/group.py", "at2_rag.ray.commands", "Rooms import only"),
     ("at2_rag/selection/select.py", "torch", "do without torch"),
     ("at2_rag/readout/head_weights.py", "transformers", "know transformers"),
     ("at2_rag_evals/tables.py", "at2_rag_evals.cli", "No cycles"),

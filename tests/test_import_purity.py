@@ -21,12 +21,16 @@ COMMANDS = [
     "eval qa --all",
     "mcp --help",
     "serve --help",
+    "ray --help",
+    "ray serve --help",
+    "ray index --help",
+    "ray eval --help",
 ]
 RUN_EACH = """
 import sys
 from at2_rag.cli.group import main
 heavy = {"torch", "transformers", "tokenizers", "tiktoken", "huggingface_hub", "gguf"}
-web = {"fastapi", "starlette", "uvicorn", "prometheus_client"}
+web = {"fastapi", "starlette", "uvicorn", "prometheus_client", "ray"}
 for command in sys.argv[1:]:
     main(command.split(), prog_name="at2-rag", standalone_mode=False)
     print("AFTER", command, sorted((heavy | web) & set(sys.modules)))

@@ -26,7 +26,7 @@ PACKAGES = {
 }
 HAYSTACK = "haystack_integrations/components/rankers/at2_rag"
 EXTRAS = {
-    *("agents", "haystack", "langchain", "llama-index", "mcp", "server"),
+    *("agents", "haystack", "langchain", "llama-index", "mcp", "ray", "server"),
     *("evals", "label", "train", "clients", "docs", "peers", "all", "dev"),
 }
 
@@ -85,7 +85,9 @@ def test_extras(metadata: email.message.Message) -> None:
     assert {"fastapi", "uvicorn", "prometheus-client", "opentelemetry-api"} <= required["server"]
     assert required["haystack"] == {"haystack-ai", "pydantic"}
     assert required["llama-index"] == {"llama-index-core", "pydantic"}
-    users = [required[extra] for extra in EXTRAS - {"clients", "docs", "peers", "all", "dev"}]
+    users = [
+        required[extra] for extra in EXTRAS - {"ray", "clients", "docs", "peers", "all", "dev"}
+    ]
     assert required["all"] == set().union(*users)
     assert required["all"] | required["peers"] <= required["dev"]
 
@@ -100,6 +102,7 @@ def test_commands(wheel: Path, names: list[str]) -> None:
         "at2_rag.commands": {
             "eval": "at2_rag_evals.cli:eval_group",
             "mcp": "mcp_at2_rag.cli:mcp_command",
+            "ray": "at2_rag.ray.commands:ray_group",
         },
     }
 

@@ -26,6 +26,7 @@ _EXTRAS = {
     "eval": "evals",
     "label": "label",
     "mcp": "mcp",
+    "ray": "ray",
     "serve": "server",
     "train": "train",
 }

@@ -25,7 +25,7 @@ from at2_rag.text.tokens import resolve_token_counter
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
-_server = headed("Where, and for whom")
+headed_server = headed("Where, and for whom")
 _bounds = headed("Bounds of requests")
 
 
@@ -44,6 +44,73 @@ def _bound_options(command: _Command) -> _Command:
     return command
 
 
+def address_options(command: _Command) -> _Command:
+    """Add the options of the address to listen on."""
+    command = headed_server(
+        "--port",
+        type=click.IntRange(0, 65535),
+        default=8080,
+        show_default=True,
+        help="Port; 0 for any.",
+    )(command)
+    return headed_server(
+        "--host", default="127.0.0.1", show_default=True, help="Address to listen on."
+    )(command)
+
+
+_SERVICE_OPTIONS: tuple[Callable[[Any], Any], ...] = (
+    headed_server(
+        "--api-key-file",
+        type=click.Path(exists=True, dir_okay=False, path_type=Path),
+        metavar="FILE",
+        help="Keys, one a line, of which each request has to carry one. Those in the variable "
+        "AT2_RAG_API_KEYS, separated by commas, count too.  [default: no key is needed]",
+    ),
+    headed_server(
+        "--model-name",
+        "model_names",
+        multiple=True,
+        help="Another name that requests may give to the model. May be repeated.",
+    ),
+    headed_server("--trace-text", is_flag=True, help="Write questions and documents into traces."),
+    _bound_options,
+    prune_options(PruneOptions),
+    headed_limits(
+        "--token-counter",
+        help="Count tokens as this OpenAI model or tiktoken encoding does.  "
+        "[default: the scoring model's tokenizer]",
+    ),
+    model_options,
+    chunk_cache_option,
+)
+
+
+def service_options(command: _Command) -> _Command:
+    """Add the options of what is served, for whom, and within which bounds."""
+    for option in reversed(_SERVICE_OPTIONS):
+        command = option(command)
+    return command
+
+
+def taken_service(values: dict[str, Any]) -> tuple[ServerSettings, dict[str, Any]]:
+    """Take the values of `service_options` out of a command's other arguments.
+
+    Returns:
+        The settings, and the other keyword arguments of `load_service`; its `head_weights` are as
+        on the command line.
+    """
+    options = taken_options(PruneOptions, values)
+    settings = ServerSettings(
+        api_keys=read_keys(values.pop("api_key_file")),
+        model_names=values.pop("model_names"),
+        trace_text=values.pop("trace_text"),
+        **{number.name: values.pop(number.name) for number in numbers()},
+    )
+    if values["token_counter"] is not None:
+        resolve_token_counter(values["token_counter"])  # refused now, not once a model is loaded
+    return settings, {"options": options, **values}
+
+
 def _print_description(context: click.Context, _: click.Parameter, wanted: bool) -> None:
     if wanted and not context.resilient_parsing:
         from at2_rag.server.app import describe_api
@@ -53,29 +120,9 @@ def _print_description(context: click.Context, _: click.Parameter, wanted: bool)
 
 
 @click.command(cls=Command, common=True, short_help="Serve rerank clients over HTTP.")
-@_server("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
-@_server(
-    "--port",
-    type=click.IntRange(0, 65535),
-    default=8080,
-    show_default=True,
-    help="Port; 0 for any.",
-)
-@_server(
-    "--api-key-file",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    metavar="FILE",
-    help="Keys, one a line, of which each request has to carry one. Those in the variable "
-    "AT2_RAG_API_KEYS, separated by commas, count too.  [default: no key is needed]",
-)
-@_server(
-    "--model-name",
-    "model_names",
-    multiple=True,
-    help="Another name that requests may give to the model. May be repeated.",
-)
-@_server("--trace-text", is_flag=True, help="Write questions and documents into traces.")
-@_server(
+@address_options
+@service_options
+@headed_server(
     "--openapi",
     is_flag=True,
     is_eager=True,
@@ -83,27 +130,8 @@ def _print_description(context: click.Context, _: click.Parameter, wanted: bool)
     callback=_print_description,
     help="Print the API's description as OpenAPI, and exit.",
 )
-@_bound_options
-@prune_options(PruneOptions)
-@headed_limits(
-    "--token-counter",
-    help="Count tokens as this OpenAI model or tiktoken encoding does.  "
-    "[default: the scoring model's tokenizer]",
-)
-@model_options
-@chunk_cache_option
 @verbose_option
-def serve(
-    host: str,
-    port: int,
-    api_key_file: Path | None,
-    model_names: tuple[str, ...],
-    trace_text: bool,
-    chunk_cache: Path | None,
-    token_counter: str | None,
-    head_weights: str | None,
-    **values: Any,
-) -> None:
+def serve(host: str, port: int, **values: Any) -> None:
     """Serve rerank clients over HTTP: those of Cohere, Jina, vLLM, TEI and Voyage.
 
     They post to /v1/rerank, /v2/rerank or /rerank; /v1/prune, /v1/attribute and /v1/index are
@@ -113,25 +141,12 @@ def serve(
     SIGTERM lets requests finish; a second one ends them. Chunk states are kept in memory, or in the
     folder that --chunk-cache names.
     """
-    options = taken_options(PruneOptions, values)
-    settings = ServerSettings(
-        api_keys=read_keys(api_key_file),
-        model_names=model_names,
-        trace_text=trace_text,
-        **{number.name: values.pop(number.name) for number in numbers()},
-    )
-    counter = None if token_counter is None else resolve_token_counter(token_counter)
+    settings, loading = taken_service(values)
     with announced("Loading the model"):  # importing torch takes seconds
         from at2_rag.readout.shipped import named_or_folder
         from at2_rag.server.process import serve as serve_requests
         from at2_rag.server.service import load_service
 
-        service = load_service(
-            settings,
-            options=options,
-            head_weights=named_or_folder(head_weights),
-            token_counter=counter,
-            chunk_cache=chunk_cache,
-            **values,
-        )
+        loading["head_weights"] = named_or_folder(loading["head_weights"])
+        service = load_service(settings, **loading)
     serve_requests(service, host=host, port=port)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 from rich.console import Console
@@ -22,6 +22,16 @@ from at2_rag.cli.options import (
 from at2_rag.cli.passages import Format, read_passages
 from at2_rag.progress import StepProgress, announced
 
+if TYPE_CHECKING:
+    from at2_rag.states.files import StateCounts
+
+max_gb_option = headed("What is kept")(
+    "--max-gb",
+    type=FiniteRange(min=0, min_open=True),
+    help="Most gigabytes to keep there, from now on; the least recently used states go first.  "
+    "[default: as before, at first 21.5]",
+)
+
 _GIGABYTE = 1e9
 _MOST_GIGABYTES = 1e9  # a folder's bound in bytes is below 2**63
 
@@ -30,12 +40,7 @@ _MOST_GIGABYTES = 1e9  # a folder's bound in bytes is below 2**63
 @click.argument("files", nargs=-1, required=True, type=click.Path(exists=True, path_type=Path))
 @input_options
 @chunk_cache_option
-@headed("What is kept")(
-    "--max-gb",
-    type=FiniteRange(min=0, min_open=True),
-    help="Most gigabytes to keep there, from now on; the least recently used states go first.  "
-    "[default: as before, at first 21.5]",
-)
+@max_gb_option
 @model_options
 @verbose_option
 def index(
@@ -54,9 +59,7 @@ def index(
     chunk_cache="FOLDER". Chunks whose states are kept already are not read again, so
     that an interrupted run continues.
     """
-    if max_gb is not None and max_gb >= _MOST_GIGABYTES:
-        raise click.UsageError(f"--max-gb is {max_gb}; pass a number below {_MOST_GIGABYTES:.0e}")
-
+    most = max_bytes(max_gb)
     columns = chosen_columns(text_column, title_column)
     passages = (read_passages(path, format=form, columns=columns) for path in files)
     chunks = list(chain.from_iterable(passages))
@@ -64,15 +67,30 @@ def index(
     with announced("Loading the model"):  # importing torch takes seconds
         from at2_rag.states.store import ChunkCache
 
-        most = None if max_gb is None else int(max_gb * _GIGABYTE)
         states = ChunkCache(folder, max_memory_bytes=0, max_disk_bytes=most)
         pruner = load_pruner(chunk_cache=states, **loading)
     with StepProgress() as progress:
         progress("chunks", 0, len(chunks))
         pruner.index(chunks, progress=lambda done: progress("chunks", done, len(chunks)))
-    counts, size = states.counts, states.disk_size
+    show_indexed(len(chunks), states.counts, folder)
+
+
+def max_bytes(gigabytes: float | None) -> int | None:
+    """Return the bound that --max-gb sets; None for none."""
+    if gigabytes is not None and gigabytes >= _MOST_GIGABYTES:
+        raise click.UsageError(
+            f"--max-gb is {gigabytes}; pass a number below {_MOST_GIGABYTES:.0e}"
+        )
+    return None if gigabytes is None else int(gigabytes * _GIGABYTE)
+
+
+def show_indexed(chunks: int, counts: StateCounts, folder: Path) -> None:
+    """Say how many chunks were read into a folder, and what couldn't be kept there."""
+    from at2_rag.states.files import StateFiles
+
+    size = StateFiles(folder).size()
     click.echo(
-        f"{len(chunks):,} chunks: {counts.misses:,} states made now, {counts.disk_hits:,} known; "
+        f"{chunks:,} chunks: {counts.misses:,} states made now, {counts.disk_hits:,} known; "
         f"{size.states:,} states, {size.nbytes / _GIGABYTE:.3g} GB in {folder}"
     )
     if counts.unwritten:

@@ -24,6 +24,9 @@ from at2_rag.progress import Abandoned, Stopwatch, abandoned_by, abandonment, ch
 
 T = TypeVar("T")
 
+CORES_VARIABLE = "PYTHON_CPU_COUNT"
+"""Environment variable with the number of cores to use, where that isn't all there are."""
+
 _LIBC = ctypes.CDLL(None) if platform.libc_ver()[0] == "glibc" else None
 
 _EXIT_SECONDS = 1.5  # most that running calls may take to end when the process does
@@ -218,7 +221,12 @@ def most_readers() -> int:
 
 
 def _cores() -> int:
-    """Return the cores that this process may use."""
+    """Return the cores that this process may use.
+
+    The variable PYTHON_CPU_COUNT counts, as it does for Python 3.13's own `process_cpu_count`.
+    """
+    if (wanted := os.environ.get(CORES_VARIABLE, "")).isdecimal() and int(wanted):
+        return int(wanted)
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1

@@ -52,6 +52,20 @@ class FolderSize:
     nbytes: int
 
 
+@dataclass(frozen=True, slots=True)
+class StateCounts:
+    """What happened in a cache so far."""
+
+    memory_hits: int  # states read from memory
+    disk_hits: int  # states read from disk
+    misses: int  # missing or damaged, so that the model had to read the chunk
+    damaged: int  # files that were damaged, and dropped, or couldn't be read
+    unwritten: int  # states that couldn't be written to disk
+    too_large: int  # states larger than the folder's bound by themselves
+    evicted: int  # files removed to keep the folder's bound
+    memory_bytes: int  # bytes of the states in memory
+
+
 class StateFiles:
     """States in a folder; the least recently used are removed when they exceed a bound.
 

@@ -15,25 +15,11 @@ from cachetools import LRUCache
 from at2_rag.errors import InputError, brief
 from at2_rag.model.forks import call_after_fork
 from at2_rag.reading.kept_heads import KeptHeads
-from at2_rag.states.files import MOST_BYTES, FolderSize, StateFiles
+from at2_rag.states.files import MOST_BYTES, FolderSize, StateCounts, StateFiles
 
 DEFAULT_MEMORY_BYTES = 2**29
 
 _TOUCH_SECONDS = 60.0  # between two updates of a file's time of use, for states in memory
-
-
-@dataclass(frozen=True, slots=True)
-class StateCounts:
-    """What happened in a cache so far."""
-
-    memory_hits: int  # states read from memory
-    disk_hits: int  # states read from disk
-    misses: int  # missing or damaged, so that the model had to read the chunk
-    damaged: int  # files that were damaged, and dropped, or couldn't be read
-    unwritten: int  # states that couldn't be written to disk
-    too_large: int  # states larger than the folder's bound by themselves
-    evicted: int  # files removed to keep the folder's bound
-    memory_bytes: int  # bytes of the states in memory
 
 
 @dataclass(slots=True)

@@ -26,6 +26,7 @@ from click.testing import CliRunner
 from at2_rag.cli.group import main
 from at2_rag.model.loading import LoadedModel
 from at2_rag.reading import late
+from tests.server.processes import served, tiny_arguments
 from tests.tiny_weights import calibrated_weights, random_weights
 from tests.training.calibrating.equal_examples import equal_examples
 from tests.training.planted_examples import write_examples
@@ -218,3 +219,8 @@ def test_serving(tiny_options: list[str], tmp_path: Path) -> None:
     for part in tables["Overload"]:
         assert set(re.findall(r"(\d+):", part["statuses"])) <= {"200", "429"}
         assert part["memory, MB"] > 0
+    with served(*tiny_arguments(Path(tiny_options[1]), tmp_path / "weights")) as server:
+        options = ["--calls", "3", "--url", server.url]
+        tables = _run(serving.main, [*tiny_options, *options], tmp_path)
+    assert list(tables) == ["Requests of 10 chunks"]
+    assert [row["statuses"] for row in tables["Requests of 10 chunks"]] == ["200: 3"] * 4

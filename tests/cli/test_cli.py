@@ -78,9 +78,19 @@ def test_help_lists_every_command() -> None:
     assert ran.exit_code == 0
     names = {line.split()[0] for line in ran.output.split("Commands:\n")[1].splitlines()}
     assert names == {
-        *("cache", "calibrate", "eval", "index", "label", "mcp", "models", "prune", "serve"),
-        "train",
+        *("cache", "calibrate", "eval", "index", "label", "mcp", "models", "prune", "ray"),
+        *("serve", "train"),
     }
+
+
+def test_without_ray_its_commands_name_the_extra(
+    passages: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)  # as if it weren't installed
+    monkeypatch.delitem(sys.modules, "at2_rag.ray.cluster", raising=False)
+    for arguments in (["serve"], ["index", str(passages)], ["eval", str(passages)]):
+        ran = run("ray", *arguments)
+        assert ran.exit_code == 1 and 'run: pip install "at2-rag[ray]"' in ran.stderr
 
 
 def test_every_option_of_a_pruning_is_one_of_the_command() -> None:

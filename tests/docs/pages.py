@@ -16,7 +16,10 @@ PAGES = (
 )
 
 _LONG = ("train", "calibrate", "eval", "label")
-_SERVER = "serve"  # runs until it is told to stop, and has tests of its own
+_ELSEWHERE = (
+    "serve",
+    "ray",
+)  # run until they are told to stop, or in a cluster; have tests of their own
 _FENCE = re.compile(r"^```(?P<language>\w*)[^\n]*\n(?P<code>.*?)^```$", re.MULTILINE | re.DOTALL)
 _NUMBER = re.compile(r"-?\d+\.\d+|-?\d+")
 
@@ -64,7 +67,7 @@ def quick_commands(page: str) -> list[tuple[Block, list[str]]]:
         (block, command)
         for block in blocks(page)
         for command in block.commands
-        if command[0] == "at2-rag" and command[1] not in (*_LONG, _SERVER)
+        if command[0] == "at2-rag" and command[1] not in (*_LONG, *_ELSEWHERE)
     ]
 
 

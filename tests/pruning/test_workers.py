@@ -18,7 +18,7 @@ import pytest
 import torch
 
 from at2_rag.progress import Stopwatch, check_wanted
-from at2_rag.pruning.workers import Workers
+from at2_rag.pruning.workers import CORES_VARIABLE, Workers, most_readers
 
 MB = 1e6
 
@@ -134,3 +134,17 @@ def test_where_no_thread_can_be_started(monkeypatch: pytest.MonkeyPatch) -> None
                 with pytest.raises(RuntimeError, match="can't start new thread"):
                     asyncio.run(workers.run(threading.get_ident))
         assert threads.submit(*call).result(60) != caller
+
+
+@pytest.mark.parametrize(("threads", "readers"), [(1, 7), (2, 4), (8, 1)])
+def test_a_variable_says_how_many_cores_to_use(
+    monkeypatch: pytest.MonkeyPatch, threads: int, readers: int
+) -> None:
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+    monkeypatch.setenv(CORES_VARIABLE, "6")
+    assert most_readers() == readers
+    for other in ("", "0", "six"):
+        monkeypatch.setenv(CORES_VARIABLE, other)
+        there = most_readers()
+        monkeypatch.delenv(CORES_VARIABLE)
+        assert most_readers() == there

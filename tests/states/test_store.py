@@ -14,8 +14,7 @@ import torch
 from at2_rag import ChunkCache
 from at2_rag.errors import InputError, StorageError
 from at2_rag.reading.kept_heads import KeptHeads
-from at2_rag.states.files import DEFAULT_MAX_BYTES, StateFiles
-from at2_rag.states.store import StateCounts
+from at2_rag.states.files import DEFAULT_MAX_BYTES, StateCounts, StateFiles
 from tests.states.states import key_of, paths, same, state
 
 

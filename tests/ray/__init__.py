@@ -1,0 +1,1 @@
+"""Ray, with real processes on this machine; skipped where it isn't installed."""
