@@ -19,8 +19,6 @@ import httpx
 import psutil
 import pytest
 
-pytest.importorskip("ray", reason="the extra ray isn't installed")
-
 from at2_rag.model.loading import LoadedModel
 from tests.tiny_weights import calibrated_weights
 

@@ -7,8 +7,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import ray
 from click.testing import CliRunner, Result
+
+pytest.importorskip("ray", reason="the extra ray isn't installed")
+
+import ray
 
 from at2_rag import ChunkCache
 from at2_rag.cli.group import main

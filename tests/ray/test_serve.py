@@ -14,6 +14,8 @@ from typing import Any
 import httpx
 import pytest
 
+pytest.importorskip("ray", reason="the extra ray isn't installed")
+
 from at2_rag import AT2Pruner
 from tests.ray.conftest import START_SECONDS, RayServer, ray_served
 from tests.server.questions import DOCUMENTS, QUERY
