@@ -10,7 +10,7 @@ from pathlib import Path
 from at2_rag.data.examples import Example
 from at2_rag.errors import AT2Error, ScoringError
 from at2_rag.model.hub import DEFAULT_MODEL
-from at2_rag.options import PruneOptions
+from at2_rag.options import DEFAULT_AT_LEAST, DEFAULT_MIN_P, PruneOptions
 from at2_rag.pruner import AT2Pruner
 from at2_rag.states.store import ChunkCache
 from at2_rag_evals.items import content_hash
@@ -41,6 +41,7 @@ class AT2AdaptivePruner:
             **model_record(self._model),
             **head_weights_record(head_weights),
             "max_missed": options.max_missed,
+            "without_limit": [DEFAULT_MIN_P, DEFAULT_AT_LEAST],
             "multi_hop": options.multi_hop,
         }
         self._store = Store(store, settings_key(self), Pruned)
