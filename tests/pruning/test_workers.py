@@ -45,7 +45,7 @@ def test_freed_memory_goes_back_to_the_system(busy: bool, monkeypatch: pytest.Mo
     before = resident()
     with ThreadPoolExecutor(1) as threads:
         number = threads.submit(workers.call, work, Stopwatch()).result(60)
-        assert resident() - before > 100, "malloc keeps it for the thread"
+        assert resident() - before > 60, "malloc keeps most of it for the thread"
         if busy:
             time.sleep(1.1)
             again = threads.submit(workers.call, threading.get_ident, Stopwatch()).result(60)
