@@ -78,14 +78,14 @@ def main(
     for sample in of_judged:
         by_source[sample.source].append(sample)
     predictions = {}
-    for source, own in by_source.items():
-        if len({one.question for one in own}) < JUDGED + FEW:
+    for source, of_source in by_source.items():
+        if len({one.question for one in of_source}) < JUDGED + FEW:
             continue
         others = [one for one in samples if linked[one.source] != linked[source]]
         score = score_by_refit(weights.shortlist)(others)
         scored = with_evidence(others, list(map(score, others)))
         calibration = fit_calibration(scored, weights.weight.shape)
-        predictions[source] = [predict(one, score(one), calibration) for one in own]
+        predictions[source] = [predict(one, score(one), calibration) for one in of_source]
     for source, rows in predictions.items():
         click.echo(markdown_table(source, list(curve({source: rows}, questions.chosen))))
     click.echo(markdown_table("Mean of the sources", list(curve(predictions, questions.chosen))))

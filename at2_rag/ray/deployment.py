@@ -162,8 +162,8 @@ def serve_until_told(
     workers_that_fit(replicas.worker)  # else replicas would be waited for in vain
     serve.start(http_options={"host": host, "port": port})
     serve.run(application(settings, replicas, loading), name=APPLICATION, route_prefix="/")
-    told = threading.Event()
+    stopping = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):  # only now, since Ray sets handlers of its own
-        signal.signal(number, lambda *_: told.set())
-    told.wait()
+        signal.signal(number, lambda *_: stopping.set())
+    stopping.wait()
     serve.delete(APPLICATION)
