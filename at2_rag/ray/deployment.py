@@ -158,12 +158,17 @@ def serve_until_told(
 
     `host` and `port` count unless Ray Serve runs on the cluster already.
     """
+    stopping = threading.Event()
     connect()
+    _set_on_signal(stopping)
     workers_that_fit(replicas.worker)  # else replicas would be waited for in vain
     serve.start(http_options={"host": host, "port": port})
     serve.run(application(settings, replicas, loading), name=APPLICATION, route_prefix="/")
-    stopping = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):  # only now, since Ray sets handlers of its own
-        signal.signal(number, lambda *_: stopping.set())
+    _set_on_signal(stopping)  # again, since Ray sets handlers of its own
     stopping.wait()
     serve.delete(APPLICATION)
+
+
+def _set_on_signal(stopping: threading.Event) -> None:
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stopping.set())
