@@ -188,7 +188,8 @@ class PruneOptions:
         limit=True,
     )
     keep_at_least: float | None = _option(
-        "Keep at least this share of the chunks (or sentences), whatever their probabilities.",
+        "With a limit by min_p or max_missed, or none, keep at least this share of the chunks (or "
+        "sentences), the best ones.",
         _share,
     )
     skip_below_tokens: int | None = _option(

@@ -91,3 +91,10 @@ def calibrated_weights(model: Any, tokenizer: Any, *, cosine_weight: float) -> H
         cosine_weight=cosine_weight,
         multi_hop=MultiHop(2 * weights.weight[0], 0.2, (0.2, 0.7, 0.3)),
     )
+
+
+def calibrated_folder(model_folder: Path, folder: Path) -> Path:
+    """Save calibrated weights for a saved model in a folder, and return it."""
+    loaded = LoadedModel.from_pretrained(model_folder, dtype="float32")
+    calibrated_weights(loaded.model, loaded.tokenizer, cosine_weight=0.5).save(folder)
+    return folder

@@ -21,10 +21,7 @@ from at2_rag.text.scripts import SYLLABLE
 
 READ, UNREAD = 2.1, 3.0
 """Tokens a letter, as a multiple of those of English, up to which a text counts as read, and from
-which it counts as not read at all.
-
-Of twenty English data sets 99 % of the questions and 97 % of the chunks have fewer.
-"""
+which it counts as not read at all."""
 
 NOTED = 0.5
 """Share of a question or its chunks from which it is noted that they can hardly be read."""

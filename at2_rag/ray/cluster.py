@@ -1,4 +1,4 @@
-"""The cluster: how it is found, and what a process of ours takes of it."""
+"""Connects to the cluster, and says what each process takes of it."""
 
 from __future__ import annotations
 
@@ -54,10 +54,10 @@ def workers_that_fit(worker: Worker) -> int:
     Raises:
         InputError: If it has too few for one.
     """
-    there = int(ray.cluster_resources().get("CPU", 0))
-    if there < worker.cpus:
+    cpus = int(ray.cluster_resources().get("CPU", 0))
+    if cpus < worker.cpus:
         raise InputError(
-            f"a process is to have {worker.cpus} CPUs, and the cluster has {there}; pass a smaller "
+            f"a process is to have {worker.cpus} CPUs, and the cluster has {cpus}; pass a smaller "
             "--cpus"
         )
-    return there // worker.cpus
+    return cpus // worker.cpus

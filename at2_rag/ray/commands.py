@@ -101,7 +101,7 @@ def serve(
     settings, loading = taken_service(values)
     with announced("Loading Ray"):
         from at2_rag.ray.cluster import Worker
-        from at2_rag.ray.deployment import Replicas, serve_until_told
+        from at2_rag.ray.deployment import Replicas, serve_until_signal
 
     wanted = Replicas(
         least=replicas,
@@ -109,7 +109,7 @@ def serve(
         target_requests=target_requests,
         worker=Worker(cpus=cpus, gpus=gpus),
     )
-    serve_until_told(settings, wanted, loading, host=host, port=port)
+    serve_until_signal(settings, wanted, loading, host=host, port=port)
 
 
 @ray_group.command(common=True, short_help="Read chunks ahead of any question, by many processes.")

@@ -146,7 +146,7 @@ def application(settings: ServerSettings, replicas: Replicas, loading: Mapping[s
     return deployment.bind(settings, replicas.worker, dict(loading))
 
 
-def serve_until_told(
+def serve_until_signal(
     settings: ServerSettings,
     replicas: Replicas,
     loading: Mapping[str, Any],

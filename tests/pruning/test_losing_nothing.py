@@ -9,7 +9,7 @@ import pytest
 
 from at2_rag import AT2Pruner
 from at2_rag.arrays import missed_shares
-from at2_rag.options import PruneOptions
+from at2_rag.options import UNANSWERABLE_BELOW, PruneOptions
 from at2_rag.selection.select import select
 
 VOLCANOES = "Which moon of Jupiter has active volcanoes, and why?"
@@ -96,6 +96,15 @@ def test_sentences_that_answer_survive(
     pruner: AT2Pruner, query: str, text: str, answer: str
 ) -> None:
     assert answer in pruner.prune(query, [text, *MOONS], unit="sentence").context
+
+
+@pytest.mark.default_model
+def test_a_single_sentence_may_answer(pruner: AT2Pruner) -> None:
+    question = "Who wrote Emma?"
+    answer = pruner.prune(question, ["Emma is a novel by Jane Austen."])
+    other = pruner.prune(question, ["The Danube flows through Vienna."])
+    assert answer.answerable is not None and other.answerable is not None
+    assert answer.answerable > 0.15 and other.answerable < 0.01 < UNANSWERABLE_BELOW
 
 
 def test_unsure_means_more() -> None:

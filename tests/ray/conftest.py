@@ -19,8 +19,7 @@ import httpx
 import psutil
 import pytest
 
-from at2_rag.model.loading import LoadedModel
-from tests.tiny_weights import calibrated_weights
+from tests.tiny_weights import calibrated_folder
 
 START_SECONDS = 900.0
 
@@ -112,11 +111,7 @@ def ray_served(*arguments: str, replicas: int = 2) -> Iterator[RayServer]:
 @pytest.fixture(scope="session")
 def weights_folder(model_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with calibrated head weights for the tiny model."""
-    loaded = LoadedModel.from_pretrained(model_folder, dtype="float32")
-    weights = calibrated_weights(loaded.model, loaded.tokenizer, cosine_weight=0.5)
-    folder = tmp_path_factory.mktemp("calibrated-weights")
-    weights.save(folder)
-    return folder
+    return calibrated_folder(model_folder, tmp_path_factory.mktemp("calibrated-weights"))
 
 
 @pytest.fixture(scope="session")

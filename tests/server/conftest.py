@@ -10,19 +10,14 @@ import pytest
 pytest.importorskip("fastapi", reason="the extra server isn't installed")
 
 from at2_rag import AT2Pruner
-from at2_rag.model.loading import LoadedModel
 from tests.server.processes import ServerProcess, served, tiny_arguments
-from tests.tiny_weights import calibrated_weights
+from tests.tiny_weights import calibrated_folder
 
 
 @pytest.fixture(scope="session")
 def weights_folder(model_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with calibrated head weights for the tiny model."""
-    loaded = LoadedModel.from_pretrained(model_folder, dtype="float32")
-    weights = calibrated_weights(loaded.model, loaded.tokenizer, cosine_weight=0.5)
-    folder = tmp_path_factory.mktemp("calibrated-weights")
-    weights.save(folder)
-    return folder
+    return calibrated_folder(model_folder, tmp_path_factory.mktemp("calibrated-weights"))
 
 
 @pytest.fixture(scope="session")
