@@ -20,6 +20,7 @@ from pathlib import Path
 
 import click
 import numpy as np
+import numpy.typing as npt
 import torch
 from keeping_rules import DEFAULT, kept_by_rules, kept_rows
 from report import FOLDER, Row, Value, markdown_table
@@ -195,8 +196,13 @@ class Preset:
         depth = json.loads((folder / "collection.json").read_text(encoding="utf-8"))["depth"]
         data = TrainingData(loaded, training, folder, plan, depth=depth)
         samples = data.gather(progress=progress)
+        planned = [data.samples[item] for item in samples.features.examples.tolist()]
+        chunks = [one.chunks[:size] for one, size in zip(planned, samples.counts, strict=True)]
+        queries = [training[one.example].query for one in planned]
         heads = weights.key_heads(data.model.key_heads)
-        return FittedWithout(samples, weights, self.ridge, heads, data.model.key_heads)
+        return FittedWithout(
+            samples, list(zip(queries, chunks, strict=True)), weights, self.ridge, heads
+        )
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -204,21 +210,27 @@ class FittedWithout:
     """Fits head weights to the training questions of some sources."""
 
     samples: Samples
+    questions: Sequence[tuple[str, Sequence[Chunk]]]  # of the samples
     weights: HeadWeights
     ridge: float
     heads: Sequence[tuple[int, int]]  # key heads that are read late
-    key_heads: int  # of a layer
+
+    @property
+    def features(self) -> npt.NDArray[np.float32]:
+        """Features of the training questions' chunks, [N, F], 0 of key heads that aren't read."""
+        samples, weights = self.samples, self.weights
+        features = samples.features.matrix(weights.spec, weights.layers)
+        unread = np.ones((weights.layers, samples.key_heads), dtype=bool)
+        for layer, head in self.heads:
+            unread[layer, head] = False
+        unread = unread.repeat(weights.heads // samples.key_heads, axis=1)
+        features[:, : unread.size][:, unread.ravel()] = 0.0
+        return features
 
     def __call__(self, others: Sequence[CalibrationSample]) -> Score:
         """Return what scores samples by weights for the sources of `others`."""
-        samples, weights = self.samples, self.weights
-        features = samples.features.matrix(weights.spec, weights.layers)
-        unread = np.ones((weights.layers, self.key_heads), dtype=bool)
-        for layer, head in self.heads:
-            unread[layer, head] = False
-        unread = unread.repeat(weights.heads // self.key_heads, axis=1)
-        features[:, : unread.size][:, unread.ravel()] = 0.0
-        design = weights.shortlist and Design.of(weights.shortlist, features)
+        samples, features = self.samples, self.features
+        design = self.weights.shortlist and Design.of(self.weights.shortlist, features)
         terms = design.terms(features) if design else features
         assert samples.labels is not None  # the signal is evidence
         data = ListwiseData(terms, samples.labels, samples.counts)

@@ -21,6 +21,7 @@ import pytest
 import serving
 import soak
 import speed
+import training_designs
 from click.testing import CliRunner
 
 from at2_rag.cli.group import main
@@ -109,6 +110,7 @@ def test_late_designs(
 
 def test_left_out(tiny_options: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(left_out, "HELD_OUT", 8)
+    monkeypatch.setattr(training_designs, "HELD_OUT", 8)
     files = []
     for source in ("novels", "seas"):
         examples = equal_examples(source, 12)
@@ -130,6 +132,11 @@ def test_left_out(tiny_options: list[str], tmp_path: Path, monkeypatch: pytest.M
         assert rules.count("\n|") == 2 + len(keeping_rules.RULES)
         for heading in ("left-out sources", "| macro", "| lists of all kinds", "| echo alone"):
             assert heading in result.output
+    arguments = [*files, *model, "--dtype", "bfloat16", *of_presets]
+    for teacher, count in (([], 18), (["--teacher"], 7)):
+        designs = CliRunner().invoke(training_designs.main, [*arguments, *teacher])
+        assert designs.exit_code == 0, designs.output
+        assert designs.output.count("\n|") == 2 + count
     refused = CliRunner().invoke(left_out.main, [*files, *model])
     assert refused.exit_code == 2 and "pass --presets, or --head-weights" in refused.output
 
