@@ -24,7 +24,7 @@ Unit: TypeAlias = Literal["chunk", "sentence"]
 """What the limits choose and count: whole chunks, or sentences (tables, lists, code as a whole)."""
 
 IfUnanswerable: TypeAlias = Literal["flag", "keep_best", "keep_none"]
-"""What to keep where hardly any chunk can hold the answer: as the limits say, the best, nothing."""
+"""What to keep where probably no chunk holds the answer: as the limits say, the best, nothing."""
 
 OnError: TypeAlias = Literal["raise", "keep_all"]
 """What to do if scoring fails."""

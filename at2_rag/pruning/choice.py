@@ -146,8 +146,18 @@ class _Choice:
         request, units, answerable = self._request, scores.units, scores.chunks.answerable
         options, notes = request.options, (*request.notes, *scores.notes)
         always = protected_units(request.units, request.protected)
+        if (
+            options.keep_at_least is not None
+            and options.min_p is None
+            and options.max_missed is None
+        ):
+            notes = (
+                *notes,
+                f"keep_at_least={options.keep_at_least:g} has no effect without min_p or "
+                "max_missed; the other limits hold.",
+            )
         if answerable is not None and answerable < UNANSWERABLE_BELOW:
-            note = f"Hardly any chunk can hold the answer: answerable is {answerable:.3f}."
+            note = f"Probably no chunk holds the answer: answerable is {answerable:.3f}."
             notes = (note, *notes)
             best_is_held = bool(units.scores.size) and int(np.argmax(units.scores)) in always
             only_best = options.if_unanswerable == "keep_best"

@@ -15,7 +15,6 @@ from typing import NamedTuple
 import numpy as np
 
 from at2_rag.prompt.layout import INSTRUCTION, PromptBuilder, PromptLayout
-from at2_rag.readout.scores import ChunkScores
 from at2_rag.text.chunks import Chunk
 from at2_rag.text.scripts import SYLLABLE
 
@@ -26,14 +25,16 @@ which it counts as not read at all."""
 NOTED = 0.5
 """Share of a question or its chunks from which it is noted that they can hardly be read."""
 
+FEWEST_LETTERS = 25
+"""Letters of a text in ASCII from which its tokens say anything. In fewer, acronyms, names and
+numbers ("CVE-2024-3094", "kubectl") take as many tokens as a foreign language."""
+
 LETTERS_OF_SYLLABLE = 3
 """Letters that a Chinese, Japanese or Korean character counts for."""
 
 MOST_DOUBT = 0.5
 """How far probabilities are drawn to those of a call of which nothing is known, where a text isn't
 read at all."""
-
-_EVEN = 0.5  # probability of what nothing is known about
 
 
 class Unread(NamedTuple):
@@ -42,15 +43,16 @@ class Unread(NamedTuple):
     question: float = 0.0
     chunks: float = 0.0
 
-    @property
-    def doubt(self) -> float:
-        """How far to draw probabilities to those of a call of which nothing is known, in [0, 1]."""
-        return MOST_DOUBT * max(self)
+    def doubt(self, known: float) -> float:
+        """Return how far to draw probabilities to those of a call of which nothing is known.
 
-    @property
-    def note(self) -> str | None:
-        """What to say of it; None where at most `NOTED` isn't read."""
-        if max(self) <= NOTED:
+        In [0, 1]. `known` is the share that wasn't read of the text that they were fitted to.
+        """
+        return MOST_DOUBT * max(0.0, max(self) - known)
+
+    def note(self, known: float) -> str | None:
+        """Return what to say of it; None where at most `NOTED` more than `known` isn't read."""
+        if max(self) - known <= NOTED:
             return None
         return (
             f"{self.question:.0%} of the question and {self.chunks:.0%} of the chunks are in a "
@@ -72,32 +74,30 @@ class Legibility:
         tokens = [0] * len(chunks)
         for ids, owner in zip(layout.source_ids, layout.owners, strict=True):
             tokens[owner] += len(ids)
+        return self._unread(end - start, query, tokens, chunks)
+
+    def unread_texts(self, query: str, chunks: Sequence[Chunk]) -> Unread:
+        """Return the same of texts that aren't laid out."""
+        length, *tokens = (
+            len(self._prompts.text_spans(text))
+            for text in (query, *(chunk.rendered for chunk in chunks))
+        )
+        return self._unread(length, query, tokens, chunks)
+
+    def _unread(
+        self, length: int, query: str, tokens: Sequence[int], chunks: Sequence[Chunk]
+    ) -> Unread:
         texts = [chunk.rendered for chunk in chunks]
         shares = [self._share(count, text) for count, text in zip(tokens, texts, strict=True)]
         letters = [_letters(text) for text in texts]
         of_chunks = float(np.average(shares, weights=letters)) if any(letters) else 0.0
-        return Unread(self._share(end - start, query), of_chunks)
-
-    def unread_text(self, text: str) -> float:
-        """Return how much isn't read of a text by itself, in [0, 1]."""
-        return self._share(len(self._prompts.text_spans(text)), text)
+        return Unread(self._share(length, query), of_chunks)
 
     def _share(self, tokens: int, text: str) -> float:
+        if text.isascii() and _letters(text) < FEWEST_LETTERS:
+            return 0.0
         multiple = _tokens_a_letter(tokens, text) / self._english
         return float(np.clip((multiple - READ) / (UNREAD - READ), 0.0, 1.0))
-
-
-def doubted(scores: ChunkScores, doubt: float) -> ChunkScores:
-    """Return scores whose probabilities are mixed with those of a call of which nothing is known.
-
-    That is as likely answerable as not, by each of its chunks as likely as by any other. `doubt` is
-    the share of these, in [0, 1].
-    """
-    if scores.probabilities is None or scores.answerable is None:
-        return scores
-    likely = scores.probabilities + doubt * (_EVEN / len(scores.scores) - scores.probabilities)
-    answerable = scores.answerable + doubt * (_EVEN - scores.answerable)
-    return ChunkScores(scores.scores, likely, answerable)
 
 
 def _tokens_a_letter(tokens: int, text: str) -> float:

@@ -17,7 +17,7 @@ from at2_rag.options import PruneOptions
 from at2_rag.progress import Stopwatch, added
 from at2_rag.prompt.layout import PromptLayout
 from at2_rag.pruning.features import LaidOut, independent_features, joint_features, matrix
-from at2_rag.pruning.legibility import Legibility, Unread, doubted
+from at2_rag.pruning.legibility import Legibility, Unread
 from at2_rag.pruning.request import Request
 from at2_rag.pruning.workers import Workers, most_readers
 from at2_rag.reading.chunk_states import StateStore
@@ -32,7 +32,14 @@ from at2_rag.readout.multi_hop import (
     multi_hop_question,
     reads_again,
 )
-from at2_rag.readout.scores import ChunkScores, Scores, UnitScores, best_by_owner, divided
+from at2_rag.readout.scores import (
+    ChunkScores,
+    Scores,
+    UnitScores,
+    best_by_owner,
+    divided,
+    doubted,
+)
 from at2_rag.text.chunks import Chunk
 from at2_rag.text.echo import without_echoes
 from at2_rag.text.units import UnitSpan
@@ -263,7 +270,7 @@ class Scorer:
             )
             logger.warning(notes[-1])
         calibration = self._weights.calibration
-        if calibration and not calibration.knows_unread and (note := job.unread.note):
+        if calibration and (note := job.unread.note(calibration.unread)):
             notes.append(note)
             if not self._logged_unread:
                 logger.warning("%s (This is logged once.)", note)
@@ -296,7 +303,11 @@ class Scorer:
         answerable = calibration.answerable(scores, evidence)
         likely = calibration.probabilities(scores, answerable)
         result = ChunkScores(scores, likely, answerable)
-        return result if calibration.knows_unread else doubted(result, job.unread.doubt)
+        return doubted(result, self._doubt(job))
+
+    def _doubt(self, job: _Job) -> float:
+        calibration = self._weights.calibration
+        return 0.0 if calibration is None else job.unread.doubt(calibration.unread)
 
     def _units_of(
         self, job: _Job, first: ChunkScores, last: ChunkScores, sentences: Floats
@@ -305,7 +316,8 @@ class Scorer:
         if not job.request.by_sentence:
             return UnitScores(last.scores, last.probabilities)
         if self._weights.sentences is not None:
-            return self._weights.sentences.judge(first.scores, last, sentences, job.request.units)
+            units, doubt = job.request.units, self._doubt(job)
+            return self._weights.sentences.judge(first.scores, last, sentences, units, doubt=doubt)
         additive = self._weights.score_scale == "additive"
         return divided(last, sentences, job.request.units, additive=additive)
 

@@ -50,8 +50,7 @@ class Calibration:
     evidence_bias: float
     chunk: tuple[float, ...]  # slopes for CHUNK_TERMS, and the constant
     call: tuple[float, ...]  # slopes for CALL_TERMS, and the constant
-    # Whether it was fitted to texts that the tokenizer hardly knows, and so holds for them.
-    knows_unread: bool = False
+    unread: float = 0.0  # share of the text it was fitted to that the model hardly reads, in [0, 1]
 
     def __post_init__(self) -> None:
         chunk = checked_numbers("chunk", self.chunk, CHUNK_TERMS, rising=CHUNK_TERMS[:RISING])
@@ -60,6 +59,10 @@ class Calibration:
         if not (np.isfinite(self.evidence_weight).all() and math.isfinite(self.evidence_bias)):
             raise HeadWeightsError(
                 "the calibration's evidence weights hold NaN or infinity; calibrate again"
+            )
+        if not 0 <= self.unread <= 1:
+            raise HeadWeightsError(
+                f"the calibration's unread is {self.unread}, a share from 0 to 1; calibrate again"
             )
 
     def evidence(self, features: npt.ArrayLike, owners: npt.ArrayLike | None = None) -> float:
@@ -92,7 +95,7 @@ class Calibration:
         return {
             "chunk": dict(zip(CHUNK_TERMS, self.chunk, strict=True)),
             "call": dict(zip(CALL_TERMS, self.call, strict=True)),
-            "knows_unread": self.knows_unread,
+            "unread": self.unread,
         }
 
     @classmethod
@@ -105,8 +108,8 @@ class Calibration:
         """Return the calibration with these numbers; KeyError or ValueError if one is unusable."""
         chunk = in_order(numbers["chunk"], CHUNK_TERMS)
         call = in_order(numbers["call"], CALL_TERMS)
-        knows_unread = bool(numbers.get("knows_unread", False))
-        return cls(evidence_weight, evidence_bias, chunk, call, knows_unread)
+        unread = float(numbers.get("unread", 0.0))
+        return cls(evidence_weight, evidence_bias, chunk, call, unread)
 
 
 def checked_numbers(

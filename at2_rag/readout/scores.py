@@ -13,6 +13,8 @@ from at2_rag.text.units import UnitSpan
 _LEAST_PROBABILITY = 1e-300
 """Least probability that has a logarithm."""
 
+_EVEN = 0.5  # probability of what nothing is known about
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class UnitScores:
@@ -83,3 +85,21 @@ def divided(
         return UnitScores(chunks.scores[owners] + log_shares)
     parts: Floats = chunks.probabilities[owners] * np.exp(log_shares)
     return UnitScores(np.log(np.maximum(parts, _LEAST_PROBABILITY)), parts)
+
+
+def doubted(scores: ChunkScores, doubt: float) -> ChunkScores:
+    """Return scores whose probabilities are mixed with those of a call of which nothing is known.
+
+    That is as likely answerable as not, by each of its chunks as likely as by any other. `doubt` is
+    the share of these, in [0, 1].
+    """
+    if scores.probabilities is None or scores.answerable is None:
+        return scores
+    likely = drawn_to_even(scores.probabilities, doubt)
+    answerable = scores.answerable + doubt * (_EVEN - scores.answerable)
+    return ChunkScores(scores.scores, likely, answerable)
+
+
+def drawn_to_even(likely: Floats, doubt: float) -> Floats:
+    """Return the probabilities of a call's parts [N], mixed with such of which none is likelier."""
+    return likely + doubt * (_EVEN / len(likely) - likely)

@@ -25,7 +25,7 @@ from at2_rag.readout.calibration import (
     in_order,
     logistic,
 )
-from at2_rag.readout.scores import ChunkScores, UnitScores
+from at2_rag.readout.scores import ChunkScores, UnitScores, drawn_to_even
 from at2_rag.text.units import UnitSpan
 
 SENTENCE_TERMS = ("chunk", "chunk_at_first", "sentence")
@@ -49,18 +49,24 @@ class SentenceWeights:
             object.__setattr__(self, name, numbers)
 
     def judge(
-        self, first: Floats, last: ChunkScores, sentences: Floats, spans: Sequence[UnitSpan]
+        self,
+        first: Floats,
+        last: ChunkScores,
+        sentences: Floats,
+        spans: Sequence[UnitSpan],
+        *,
+        doubt: float = 0.0,
     ) -> UnitScores:
         """Return the scores and probabilities of a call's sentences; arguments as below.
 
-        No sentence is likelier than the likeliest chunk.
+        No sentence is likelier than the likeliest chunk. `doubt` is that of `last`, see `doubted`.
         """
         owners = [index for index, _, _ in spans]
         terms = sentence_terms(first, last.scores, sentences, owners)
         scores: Floats = terms @ np.array(self.score)
         if last.probabilities is None:
             return UnitScores(scores)
-        likely = logistic(chunk_terms(scores), self.likely)
+        likely = drawn_to_even(logistic(chunk_terms(scores), self.likely), doubt)
         return UnitScores(scores, np.minimum(likely, last.probabilities.max()))
 
     def numbers(self) -> dict[str, Any]:

@@ -39,7 +39,7 @@ PLAIN = random_weights(tiny_model(), tiny_tokenizer(), "together", "apart")
 def calibrated(call: tuple[float, ...] = CALL, chunk: tuple[float, ...] = CHUNK) -> HeadWeights:
     """Return weights whose second readout is their first one turned around."""
     # The tiny tokenizer knows few words.
-    calibration = Calibration(-PLAIN.weight, 0.25, chunk, call, knows_unread=True)
+    calibration = Calibration(-PLAIN.weight, 0.25, chunk, call, unread=1.0)
     return dataclasses.replace(PLAIN, calibration=calibration)
 
 
@@ -99,6 +99,14 @@ def test_limits_speak_of_probabilities(pruner: AT2Pruner) -> None:
     assert not none.kept and f"the best probability is {max(likely)}"[:26] in none.notes[0]
 
 
+def test_what_has_no_effect_is_noted(pruner: AT2Pruner) -> None:
+    result = pruner.prune(QUERY, CHUNKS, top_k=2, keep_at_least=0.9)
+    assert len(result.kept) == 2
+    assert "keep_at_least=0.9 has no effect without min_p or max_missed" in " ".join(result.notes)
+    for options in ({"keep_at_least": 0.9}, {"keep_at_least": 0.9, "max_missed": 0.5}):
+        assert "no effect" not in " ".join(pruner.prune(QUERY, CHUNKS, **options).notes)
+
+
 def test_without_a_limit_chances_beside_the_best_one_decide(pruner: AT2Pruner) -> None:
     expected = pruner.prune(QUERY, CHUNKS, min_p=DEFAULT_MIN_P, keep_at_least=DEFAULT_AT_LEAST)
     result = pruner.prune(QUERY, CHUNKS)
@@ -146,7 +154,7 @@ def test_where_the_question_seems_unanswerable_the_caller_decides(pruner: AT2Pru
         assert [one.index for one in result.kept] == expected
         assert len(result.kept) + len(result.dropped) == 5
         assert result.answerable == pytest.approx(1 / (1 + math.exp(4.0)))
-        assert "Hardly any chunk can hold the answer: answerable is 0.018." in result.notes
+        assert "Probably no chunk holds the answer: answerable is 0.018." in result.notes
         if choice != "flag":
             held = doubting.prune(QUERY, CHUNKS, top_k=3, if_unanswerable=choice, protect=best)
             assert [one.index for one in held.kept] == usual[:1]

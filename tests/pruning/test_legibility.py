@@ -13,8 +13,9 @@ from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from at2_rag.model.hub import DEFAULT_MODEL, resolve_model
 from at2_rag.prompt.layout import INSTRUCTION, PromptBuilder
-from at2_rag.pruning.legibility import READ, UNREAD, Legibility, Unread, doubted
-from at2_rag.readout.scores import ChunkScores
+from at2_rag.pruning.legibility import READ, UNREAD, Legibility, Unread
+from at2_rag.readout.scores import ChunkScores, doubted
+from at2_rag.readout.sentence_weights import SentenceWeights
 from at2_rag.text.chunks import Chunk
 from tests.tiny_models import tiny_model
 from tests.tiny_weights import calibrated_weights, tiny_pruner
@@ -112,7 +113,7 @@ def test_more_is_kept_it_is_noted_and_logged_once(caplog: pytest.LogCaptureFixtu
     model = tiny_model()
     known = calibrated_weights(model, TOKENIZER, cosine_weight=1.0)
     assert known.calibration is not None
-    weights = replace(known, calibration=replace(known.calibration, knows_unread=False))
+    weights = replace(known, calibration=replace(known.calibration, unread=0.0))
     pruner = tiny_pruner(weights, model, TOKENIZER)
     chunks = [ARABIC[: 8 + i] for i in range(12)]
     limits: Any = {"max_overlap": None, "min_p": 0.7}
@@ -131,6 +132,50 @@ def test_more_is_kept_it_is_noted_and_logged_once(caplog: pytest.LogCaptureFixtu
     assert sum("hardly reads" in record.message for record in caplog.records) == 1
     plain = pruner.prune("the question", [ENGLISH, "the passages below"])
     assert not any("hardly reads" in note for note in plain.notes)
+
+
+def test_of_sentences_more_is_kept_too() -> None:
+    model = tiny_model()
+    known = calibrated_weights(model, TOKENIZER, cosine_weight=1.0)
+    known = replace(
+        known, sentences=SentenceWeights((0.4, 0.5, 0.6), (0.3, 0.9, -0.2, 1.0)), multi_hop=None
+    )
+    assert known.calibration is not None
+    weights = replace(known, calibration=replace(known.calibration, unread=0.0))
+    chunks = [f"{ARABIC} {ARABIC} {'!' * i}" for i in range(6)]
+    plain, doubting = (
+        {
+            one.text: one.probability or 0.0
+            for one in tiny_pruner(each, model, TOKENIZER)
+            .prune("the question", chunks, top_k=3, unit="sentence", max_overlap=None)
+            .sentences
+        }
+        for each in (known, weights)
+    )
+    assert len(plain) == 6
+    for text, probability in plain.items():
+        assert doubting[text] == pytest.approx((probability + 0.5 / 6) / 2)
+
+
+@pytest.mark.parametrize(
+    ("unread", "known", "doubt"), [(1.0, 0.0, 0.5), (0.4, 0.0, 0.2), (0.4, 0.4, 0), (0.3, 0.5, 0)]
+)
+def test_what_the_calibration_was_fitted_to_is_known(
+    unread: float, known: float, doubt: float
+) -> None:
+    assert Unread(unread, 0.1).doubt(known) == pytest.approx(doubt)
+    assert (Unread(unread, 0.1).note(known) is None) == (unread - known <= 0.5)
+
+
+@pytest.mark.default_model
+@pytest.mark.parametrize(
+    "query",
+    ["SLA", "CVE-2024-3094", "p99 TTFB", "dpkg -i", "kubectl", "What is VPC CIDR?", "GDPR?"],
+)
+def test_acronyms_and_names_are_no_foreign_language(query: str) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(resolve_model(DEFAULT_MODEL))
+    legibility = Legibility(PromptBuilder(tokenizer, max_tokens=8192))
+    assert legibility.unread_texts(query, [Chunk(query), Chunk("The service is down.")]) == (0, 0)
 
 
 @pytest.mark.default_model
@@ -164,4 +209,4 @@ def test_languages_by_the_tokenizer_of_the_default_model(
 ) -> None:
     tokenizer = AutoTokenizer.from_pretrained(resolve_model(DEFAULT_MODEL))
     legibility = Legibility(PromptBuilder(tokenizer, max_tokens=8192))
-    assert least <= legibility.unread_text(sentence) <= most
+    assert least <= legibility.unread_texts(sentence, []).question <= most

@@ -62,7 +62,7 @@ def calibrate(
     else:
         scored = with_evidence_of(start, samples, scores)
     calibration = fit_calibration(scored, shape, start=start)
-    calibration = replace(calibration, knows_unread=reader.is_unread(examples.chosen))
+    calibration = replace(calibration, unread=reader.unread(examples.chosen))
     learned: dict[str, Any] = {"calibration": calibration}
     for prior in priors:
         weight = fit_prior_weight(scored, prior)

@@ -15,7 +15,7 @@ from at2_rag.arrays import Bools, Indices
 from at2_rag.data.clusters import item_clusters
 from at2_rag.data.examples import Example, gold_groups
 from at2_rag.model.loading import LoadedModel
-from at2_rag.pruning.legibility import NOTED, Legibility
+from at2_rag.pruning.legibility import Legibility
 from at2_rag.reading.chunk_states import StateStore
 from at2_rag.reading.features import FeatureSpec, Pass
 from at2_rag.reading.scoring_model import ScoringModel, layers_and_heads
@@ -115,14 +115,11 @@ class SampleReader:
             )
         return result
 
-    def is_unread(self, examples: Sequence[Example]) -> bool:
-        """Tell whether the model's tokenizer hardly knows the language of most examples."""
+    def unread(self, examples: Sequence[Example]) -> float:
+        """Return how much the model hardly reads of examples' questions or chunks, in [0, 1]."""
         legibility = Legibility(self._scoring_model.prompts)
-        texts = (
-            "\n".join([example.query, *(chunk.rendered for chunk in example.chunks)])
-            for example in examples
-        )
-        return float(np.mean(list(map(legibility.unread_text, texts)))) > NOTED
+        of_examples = (legibility.unread_texts(one.query, one.chunks) for one in examples)
+        return float(np.mean(list(map(max, of_examples))))
 
     def read_sentences(self, examples: Sequence[Example]) -> dict[int, Float32s]:
         """Return the scores [U] of examples' sentences, by the example's index.

@@ -124,7 +124,7 @@ def test_without_a_budget_calibrated_weights_decide(scoring_folder: Path, tmp_pa
     folder = str(scoring_folder)
     plain = AT2Pruner.from_pretrained(folder, head_weights="uniform").head_weights
     chunk, call = (0.0, 2.0, 0.0, 2.0), (0.0, 0.0, 0.0, 0.0, 9.0)
-    spread = Calibration(plain.weight, 0.0, chunk, call, knows_unread=True)
+    spread = Calibration(plain.weight, 0.0, chunk, call, unread=1.0)
     again = MultiHop(-plain.weight[0], 0.0, (0.0, 1.0, 1.0))
     calibrated = replace(plain, calibration=spread, score_scale="logit", multi_hop=again)
     calibrated.save(tmp_path / "weights")
