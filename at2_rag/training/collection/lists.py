@@ -77,16 +77,19 @@ def chunk_lists(
             yield _list("twin with gold", index, twins.answerable)
             yield _list("twin without gold", index, twins.unanswerable)
         gold, others = _gold_and_others(example, rng)
-        short = rng.permutation([gold, *others[: SHORT - 1]]).tolist()
-        yield _list("short with gold", index, _part(example, short))
-        yield _list("short without gold", index, _part(example, others[:SHORT]))
+        cut = _cut_to_sentences(example, [gold, *others[:SHORT]], rng)
         yield _list("gold alone", index, _part(example, [gold]))
-        yield _list("other alone", index, _part(example, others[:1]))
-        if cut := _cut_to_sentences(example, [gold, *others[:SHORT]], rng):
-            yield _list("sentences with gold", index, _part(cut, short))
-            yield _list("sentences without gold", index, _part(cut, others[:SHORT]))
+        if cut:
             yield _list("gold sentence alone", index, _part(cut, [gold]))
-            yield _list("other sentence alone", index, _part(cut, others[:1]))
+        if others:
+            short = rng.permutation([gold, *others[: SHORT - 1]]).tolist()
+            yield _list("short with gold", index, _part(example, short))
+            yield _list("short without gold", index, _part(example, others[:SHORT]))
+            yield _list("other alone", index, _part(example, others[:1]))
+            if cut:
+                yield _list("sentences with gold", index, _part(cut, short))
+                yield _list("sentences without gold", index, _part(cut, others[:SHORT]))
+                yield _list("other sentence alone", index, _part(cut, others[:1]))
         if unrelated := _unrelated(example, questions, rng):
             yield _list("unrelated", index, _unanswered(example, unrelated))
             yield _list("unrelated, short", index, _unanswered(example, unrelated[:SHORT]))
@@ -104,10 +107,18 @@ def _list(kind: ListKind, question: int, example: Example) -> ChunkList:
 
 
 def _gold_and_others(example: Example, rng: np.random.Generator) -> tuple[int, list[int]]:
-    """Return one of the gold chunks, and the others in the order in which short lists take them."""
-    labels = np.array(example.labels)
+    """Return one of the gold chunks, and others in the order in which short lists take them.
+
+    Others that are evidence, though nobody labelled them so, are left out.
+    """
+    labels, is_evidence = np.array(example.labels), evidence_test(example)
     gold = int(rng.choice(np.flatnonzero(labels)))
-    others: list[int] = rng.permutation(np.flatnonzero(~labels)).tolist()
+    chunks = example.chunks
+    others: list[int] = [
+        index
+        for index in rng.permutation(np.flatnonzero(~labels)).tolist()
+        if not is_evidence(normalise(chunks[index].rendered), chunks[index])
+    ]
     if rng.random() < ALIKE:
         words = _content_words(example.query)
         others.sort(key=lambda index: -len(words & _content_words(example.chunks[index].rendered)))
@@ -124,7 +135,7 @@ def _cut_to_sentences(
     """Return the example with some chunks, of which the first is gold, cut to one sentence each.
 
     The sentence of the gold chunk is one that is named as evidence, or has an answer in it; None if
-    there is none. Those of others are any without an answer.
+    there is none. Those of others, which hold no answer, are any; a chunk without text stays.
     """
     answers = findable_answers(example.answers)
     chunks, titled = list(example.chunks), rng.random() < TITLED
@@ -153,7 +164,7 @@ def _unrelated(
     chunks: list[Chunk] = []
     for number in rng.permutation(len(others)):
         chunk = others[number].chunks[int(rng.integers(len(others[number].chunks)))]
-        text = " ".join(chunk.rendered.casefold().split())
+        text = normalise(chunk.rendered)
         if chunk.rendered not in present and not is_evidence(text, chunk):
             chunks.append(chunk)
         if len(chunks) == UNRELATED:

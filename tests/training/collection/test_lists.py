@@ -85,7 +85,7 @@ def test_a_named_sentence_is_the_evidence_and_without_any_there_are_no_sentences
         "1",
         "owls",
         "Where?",
-        (Chunk("It rains. In a barn. Since 1901."), Chunk("An owl. In 1901.")),
+        (Chunk("It rains. In a barn. Since 1901."), Chunk("An owl.")),
         (True, False),
         answers=("1901",),
         gold_sentences=(("In a barn.",), ()),
@@ -99,8 +99,25 @@ def test_a_named_sentence_is_the_evidence_and_without_any_there_are_no_sentences
     assert sentences(question) == {"In a barn.", "An owl."}
     assert sentences(replace(question, gold_sentences=())) == {"Since 1901.", "An owl."}
     assert sentences(replace(question, gold_sentences=(), answers=())) == set()
-    both = replace(question, chunks=(question.chunks[0], Chunk("In 1901.")))
-    assert sentences(both) == {"In a barn.", "In 1901."}  # a label counts for more than an answer
+
+
+def test_a_chunk_that_holds_the_answer_isn_t_among_those_without() -> None:
+    question = Example(
+        "1",
+        "owls",
+        "Who wrote it?",
+        (Chunk("A novel by Jane Austen."), Chunk("It is by Jane Austen."), Chunk("It rains.")),
+        (True, False, False),
+        answers=("Jane Austen",),
+    )
+    asked = replace(question, id="2", source="seas", chunks=(*question.chunks[:2], Chunk("A sea.")))
+    lists = by_kind([question, asked], [0])
+    assert [chunk.text for chunk in lists["short without gold"][0].example.chunks] == ["It rains."]
+    for kind in ("unrelated", "unrelated alone", "other alone", "other sentence alone"):
+        texts = {chunk.text for one in lists[kind] for chunk in one.example.chunks}
+        assert texts <= {"It rains.", "A sea."}, kind
+    only = by_kind([replace(question, chunks=question.chunks[:2], labels=(True, False))], [0])
+    assert "gold alone" in only and not {"short with gold", "other alone"} & set(only)
 
 
 def test_echoes_are_blanked_as_in_a_pruner_and_short_lists_are_hard_for_half() -> None:
