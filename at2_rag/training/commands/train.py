@@ -210,8 +210,11 @@ def _write(request: TrainRequest, training: Training, record: dict[str, Any]) ->
     ablated = ["answers", "masks"] if request.signal in ABLATED else []
     if ablated and request.answers == "generated":
         ablated.append("answer_tokens")
+    folds = "leave_out_sources" if request.leave_out_sources else "folds"
+    shortlist = () if request.shortlist is None else ("shortlist",)
+    names = ("model", "revision", "signal", "seed", folds, *shortlist)
     facts: dict[str, Any] = {
-        **{name: settings[name] for name in ("model", "revision", "signal", "seed", "folds")},
+        **{name: settings[name] for name in names},
         "data": [file["name"] for file in record["data"]],
         "samples": record["samples"],
         "left_out": record["left_out"],

@@ -71,19 +71,8 @@ class Samples:
         return Design.of(self.shortlist, features).terms(features)
 
     def linked_sources(self) -> npt.NDArray[np.int64]:
-        """Return a number for each sample's source, [I], the same where sources share groups.
-
-        Raises:
-            InputError: If that leaves one number alone.
-        """
-        keys = zip(self.sources, self.groups, strict=True)
-        linked = np.array(linked_groups([[source, group] for source, group in keys]))
-        if not linked.any():
-            raise InputError(
-                f"the sources {', '.join(sorted(set(self.sources)))} can't be left out in turn: "
-                "there is one, or all share gold passages; pass folds"
-            )
-        return linked
+        """Return a number for each sample's source, [I], see `link_sources`."""
+        return link_sources(self.sources, self.groups)
 
     def limit(self, depth: int, most: int | None) -> tuple[npt.NDArray[np.int64], int] | None:
         """Return the key head of each late feature, [L x H], and how many may have weights."""
@@ -136,6 +125,22 @@ class Samples:
         if self.teacher is None:
             return np.zeros(int(self.counts.sum()), dtype=bool)
         return ~np.isnan(self.teacher)
+
+
+def link_sources(sources: Sequence[str], groups: Sequence[int]) -> npt.NDArray[np.int64]:
+    """Return a number for the source of each of I samples, the same where sources share groups.
+
+    Raises:
+        InputError: If that leaves one number alone.
+    """
+    keys = zip(sources, groups, strict=True)
+    linked = np.array(linked_groups([[source, group] for source, group in keys]))
+    if not linked.any():
+        raise InputError(
+            f"the sources {', '.join(sorted(set(sources)))} can't be left out in turn: there is "
+            "one, or all share gold passages; pass more sources, or leave out --leave-out-sources"
+        )
+    return linked
 
 
 def sum_by_sample(values: npt.NDArray[Any], counts: npt.NDArray[np.int64]) -> npt.NDArray[Any]:

@@ -39,7 +39,7 @@ from at2_rag.training.collection.samples import (
     is_taught,
 )
 from at2_rag.training.fitting.objectives import ABLATED, LABELLED, OBJECTIVES, Objective, Signal
-from at2_rag.training.fitting.samples import Effects, Samples
+from at2_rag.training.fitting.samples import Effects, Samples, link_sources
 from at2_rag.training.fitting.soft_labels import soft_labels
 
 Progress: TypeAlias = Callable[[str, int, int], None]
@@ -229,20 +229,22 @@ class TrainingData:
     def check(self) -> None:
         """Refuse what can't be fitted, as far as can be known before anything is read."""
         if self.plan.signal == "ablation":
-            self._check_groups(range(len(self.examples)), "examples")
+            self._check_folds(self.examples, range(len(self.examples)), "examples")
         else:
             taught = self.plan.signal == "teacher"
             if taught:
                 self._check_teacher()
             groups = zip(self._groups(), self.examples, strict=True)
             usable = [
-                group
+                (group, example)
                 for group, example in groups
                 if any(example.labels) or (taught and is_taught(example))
             ]
             if usable:  # else another error says more
                 best = "gold passages" if not taught else "gold passages or the teacher's best"
-                self._check_groups(usable, f"groups of examples that share {best}")
+                groups_of = [group for group, _ in usable]
+                name = f"groups of examples that share {best}"
+                self._check_folds([example for _, example in usable], groups_of, name)
         self._collection.check()
         if self.plan.target == "answer":
             self._answers({}).check()
@@ -272,7 +274,8 @@ class TrainingData:
             rows = {item: {**collected.rows[item], **row} for item, row in answers.rows.items()}
             collected = Collected(rows, {**collected.left_out, **answers.left_out})
         samples = self._samples(collected)
-        self._check_groups(samples.groups, "groups of examples that share passages")
+        read = [self.examples[item] for item in collected.rows]
+        self._check_folds(read, samples.groups, "groups of examples that share passages")
         return samples
 
     def _answers(self, ablated: Mapping[int, Row]) -> AnswerFeatureCollection:
@@ -283,8 +286,10 @@ class TrainingData:
         """Return the group of each example: those that share a best chunk are in one."""
         return linked_groups([passage_keys(_best_chunks(example)) for example in self.examples])
 
-    def _check_groups(self, groups: Sequence[int], name: str) -> None:
-        if len(set(groups)) < self.plan.folds:
+    def _check_folds(self, examples: Sequence[Example], groups: Sequence[int], name: str) -> None:
+        if self.plan.leave_out_sources:
+            link_sources([example.source for example in examples], groups)
+        elif len(set(groups)) < self.plan.folds:
             raise InputError(
                 f"the data has {len(set(groups))} {name}, cross-validation needs "
                 f"{self.plan.folds}; pass more data or fewer folds"

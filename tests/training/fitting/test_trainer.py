@@ -156,6 +156,15 @@ def test_what_cannot_be_fitted_is_refused_before_anything_is_read(
     assert not (tmp_path / "new").exists()
 
 
+def test_a_single_source_can_not_be_left_out_which_is_known_before_reading(
+    tmp_path: Path,
+) -> None:
+    examples = planted_examples(["novels"], 6)
+    with pytest.raises(InputError, match="sources novels can't be left out .* leave out --leave"):
+        run(tmp_path / "new", examples, leave_out_sources=True)
+    assert not (tmp_path / "new").exists()
+
+
 def test_fewer_groups_than_folds_are_refused(tmp_path: Path) -> None:
     first, *others, last = planted_examples(["novels"], 6)
     shared = [
