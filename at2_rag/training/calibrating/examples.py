@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from at2_rag.arrays import Floats
-from at2_rag.data.examples import Example, draw_per_source
+from at2_rag.data.examples import Example, draw_per_source, gold_groups
 from at2_rag.errors import InputError
 from at2_rag.readout.prior import prior_terms
 from at2_rag.text.chunks import Prior
@@ -43,6 +43,11 @@ def choose_examples(
         raise InputError(
             f"none of the {len(examples)} examples can be calibrated with; pass examples with "
             f"{FEWEST_CHUNKS} chunks or more, gold and not gold"
+        )
+    if len(set(gold_groups(chosen))) < 2:
+        raise InputError(
+            f"all {len(chosen)} examples that can be calibrated with share gold passages, so that "
+            "no figure could leave one of them out; pass examples with different gold passages"
         )
     for example in chosen:
         try:

@@ -75,6 +75,7 @@ class ChatModel:
         )
         self.name, self.base_url = name, str(self._client.base_url)
         self._parallel = parallel
+        self.reply_tokens = reply_tokens
         self._parameters: dict[str, Any] = {"max_tokens": reply_tokens, "temperature": 0}
 
     def replies(self, prompts: Sequence[str]) -> Iterator[tuple[int, Reply | NoReply]]:

@@ -54,11 +54,13 @@ def verdict(reply: str) -> bool | None:
 class ReplyLog:
     """Replies of a model, in a file of JSON Lines to which each is added as it comes.
 
-    A line that a killed process had only begun is passed over.
+    A reply counts for the server, the model and the length of replies that it was asked for. A line
+    that a killed process had only begun is passed over.
     """
 
     def __init__(self, path: Path, model: ChatModel) -> None:
-        self._path, self._identity = path, [model.base_url, model.name]
+        self._path, self._model = path, model.name
+        self._identity = [model.base_url, model.name, model.reply_tokens]
         self._replies: dict[str, str] = {}
         self._separator = b""  # before the next line: a break, if the last one has none
         try:
@@ -78,7 +80,7 @@ class ReplyLog:
     def add(self, prompt: str, reply: str) -> None:
         """Add a reply."""
         key = self._key(prompt)
-        line = json.dumps({"model": self._identity[1], "prompt": key, "reply": reply}).encode()
+        line = json.dumps({"model": self._model, "prompt": key, "reply": reply}).encode()
         try:
             with self._path.open("ab") as file:
                 file.write(self._separator + line + b"\n")

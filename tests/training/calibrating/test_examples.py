@@ -28,6 +28,9 @@ def test_examples_that_can_not_be_used_are_counted_and_every_second_comes_in_all
 
 
 def test_what_can_not_be_learned_of_them_is_refused() -> None:
+    alike = [replace(NOVELS[0], id=str(number)) for number in range(3)]
+    with pytest.raises(InputError, match="all 3 examples .* share gold passages"):
+        choose_examples(alike)
     silent = [replace(example, answers=("nowhere to be found",)) for example in NOVELS]
     with pytest.raises(InputError, match="in no example is it known which sentences"):
         choose_examples(silent, sentences=True)

@@ -100,6 +100,8 @@ def test_what_has_no_verdict_is_counted_and_only_what_has_no_reply_is_asked_agai
         assert (steps[0], steps[-1]) == ((3, 6), (6, 6))
         other = chat_model(on.url, "other")
         assert ReplyLog(path, other).get("fine") is None, "another model's"
+        longer = chat_model(on.url, parallel=1, reply_tokens=64)
+        assert ReplyLog(path, longer).get("mute") is None, "of another length"
     assert "secret" not in path.read_text()
 
 
