@@ -138,6 +138,21 @@ def test_embeddings_are_cosines_of_title_and_text(embedding_folder: Path) -> Non
     assert scores_of(EmbeddingRanker(str(embedding_folder)), "who wrote", texts[2:]) == scores[2:]
 
 
+def test_an_embedding_model_s_own_prompts_are_used(embedding_folder: Path, tmp_path: Path) -> None:
+    library = pytest.importorskip("sentence_transformers")
+    model = library.SentenceTransformer(str(embedding_folder), device="cpu")
+    model.prompts = {"query": "who ", "document": "the "}
+    model.save(str(tmp_path / "prompted"))
+    scores = scores_of(EmbeddingRanker(str(tmp_path / "prompted")), "wrote", chunks("sea", "wrote"))
+    expected = scores_of(
+        EmbeddingRanker(str(embedding_folder)), "who wrote", chunks("the sea", "the wrote")
+    )
+    assert scores == pytest.approx(expected, abs=1e-6)
+    assert scores != scores_of(
+        EmbeddingRanker(str(embedding_folder)), "wrote", chunks("sea", "wrote")
+    )
+
+
 def test_chunks_that_embedding_cuts_are_counted(embedding_folder: Path) -> None:
     ranker = EmbeddingRanker(str(embedding_folder))
     ranker.prepare()

@@ -63,7 +63,10 @@ def make_retrievers(
         blocks.append(ranker.embed([chunk.rendered for chunk in block]))
         progress(start + len(block), len(chunks))
     embeddings = np.concatenate(blocks).astype(np.float64)
-    return {"bm25": by_words, "minilm": lambda query: embeddings @ ranker.embed([query])[0]}
+    return {
+        "bm25": by_words,
+        "minilm": lambda query: embeddings @ ranker.embed([query], queries=True)[0],
+    }
 
 
 def retrieve(query: str, retrievers: Mapping[str, Retriever], count: int) -> Retrieved:

@@ -25,8 +25,9 @@ class EmbeddingRanker(Ranker):
     """Embeds the query and each chunk, title and text, and compares them by cosine.
 
     N. Reimers and I. Gurevych, "Sentence-BERT", EMNLP 2019; W. Wang et al., "MiniLM", NeurIPS 2020.
-    In batches of 1 neither padding nor earlier texts can change an embedding. The model cuts texts
-    at its maximum length; such chunks are counted.
+    Queries and chunks have the prompts that the model's own settings give them. In batches of 1
+    neither padding nor earlier texts can change an embedding. The model cuts texts at its maximum
+    length; such chunks are counted.
 
     Args:
         embedding_model: A sentence-transformers folder or hub id; None for the model in the package
@@ -52,7 +53,7 @@ class EmbeddingRanker(Ranker):
         label, self._folder = _locate(embedding_model)
         self._model: Any = None
         self._remember, self._batch_size = remember, batch_size
-        self._known: dict[str, tuple[npt.NDArray[np.float32], bool]] = {}
+        self._known: dict[tuple[str, bool], tuple[npt.NDArray[np.float32], bool]] = {}
         self.settings = {
             "model": label,
             "files_sha256": self._files_sha256(),
@@ -74,31 +75,35 @@ class EmbeddingRanker(Ranker):
 
     def score(self, query: str, chunks: Sequence[Chunk]) -> ItemScores:
         """Score each chunk by its embedding's cosine to the query's."""
-        (question, _), *embedded = self._embed([query, *(chunk.rendered for chunk in chunks)])
+        embedded = self._embed([chunk.rendered for chunk in chunks])
+        [(question, _)] = self._embed([query], queries=True)
         return ItemScores(
             scores=tuple(float(vector @ question) for vector, _ in embedded),
             truncated=sum(cut for _, cut in embedded),
         )
 
-    def embed(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:
+    def embed(self, texts: Sequence[str], *, queries: bool = False) -> npt.NDArray[np.float32]:
         """Return the embeddings of one text or more, [texts, dimensions], each of length 1."""
-        return np.stack([vector for vector, _ in self._embed(texts)])
+        return np.stack([vector for vector, _ in self._embed(texts, queries=queries)])
 
-    def _embed(self, texts: Iterable[str]) -> list[tuple[npt.NDArray[np.float32], bool]]:
+    def _embed(
+        self, texts: Iterable[str], *, queries: bool = False
+    ) -> list[tuple[npt.NDArray[np.float32], bool]]:
         """Return each text's embedding and whether the model cut the text."""
         if not self._remember:
             self._known.clear()
         texts = [readable(text) for text in texts]
-        new = [text for text in dict.fromkeys(texts) if text not in self._known]
+        new = [text for text in dict.fromkeys(texts) if (text, queries) not in self._known]
         if new:
-            vectors = self._model.encode(
+            encode = self._model.encode_query if queries else self._model.encode_document
+            vectors = encode(
                 new, batch_size=self._batch_size, normalize_embeddings=True, show_progress_bar=False
             )
             tokens = self._model.tokenizer(new, truncation=False, verbose=False)["input_ids"]
             limit = self._model.max_seq_length
             for text, vector, ids in zip(new, vectors, tokens, strict=True):
-                self._known[text] = (vector, limit is not None and len(ids) > limit)
-        return [self._known[text] for text in texts]
+                self._known[text, queries] = (vector, limit is not None and len(ids) > limit)
+        return [self._known[text, queries] for text in texts]
 
     def _files_sha256(self) -> str:
         try:

@@ -21,7 +21,7 @@ from at2_rag_evals.store import Store, settings_key
 
 
 class AT2AdaptivePruner:
-    """`AT2Pruner.prune` with no limit but `max_missed`; what it keeps is stored as it is chosen."""
+    """`AT2Pruner.prune` without a limit or with `max_missed`; what it keeps is stored."""
 
     budgeted = False
     ordered = True

@@ -29,8 +29,8 @@ class MiniLMEmbeddings(Embeddings):
         return [list(map(float, row)) for row in self._embedder.embed(texts)]
 
     def embed_query(self, text: str) -> list[float]:
-        """Return the embedding of a question, which is embedded as any text."""
-        return self.embed_documents([text])[0]
+        """Return the embedding of a question."""
+        return list(map(float, self._embedder.embed([text], queries=True)[0]))
 
 
 class LangChainFilterRanker(Ranker):

@@ -42,10 +42,10 @@ class MiniLMEmbedding(BaseEmbedding):
         return [list(map(float, row)) for row in self._embedder.embed(texts)]
 
     def _get_query_embedding(self, query: str) -> list[float]:
-        return self._get_text_embedding(query)
+        return list(map(float, self._embedder.embed([query], queries=True)[0]))
 
     async def _aget_query_embedding(self, query: str) -> list[float]:
-        return self._get_text_embedding(query)
+        return list(map(float, self._embedder.embed([query], queries=True)[0]))
 
 
 @dataclass(frozen=True, slots=True)
