@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,6 +16,7 @@ from at2_rag.training.calibrating.study import Prediction
 
 LONG = 20  # chunks
 DEFAULT = PruneOptions(min_p=DEFAULT_MIN_P, keep_at_least=DEFAULT_AT_LEAST)
+ENOUGH = {"one gold": 0.95, "two or three": 0.75}  # shares of questions that a rule has to keep
 RULES = (
     *(PruneOptions(max_missed=limit) for limit in (0.03, 0.05, 0.07, 0.1, 0.15)),
     *(PruneOptions(min_p=share) for share in (0.02, 0.03, 0.05, 0.1)),
@@ -34,21 +35,53 @@ class _Kept(NamedTuple):
 
 
 def kept_by_rules(predictions: Sequence[Prediction], questions: Sequence[Example]) -> Iterator[Row]:
-    """Yield what rules keep, means over sources and the least of a source."""
+    """Yield what rules keep, means over sources and the least of a source.
+
+    The last row has of each source what the rule keeps that the other sources choose: of those that
+    keep `ENOUGH` the one with the least text of long lists.
+    """
+    kept_of = {}
     for options in RULES:
-        *by_source, macro = kept_rows(predictions, questions, options)
+        *by_source, _ = kept_rows(predictions, questions, options)
         changed = {
             name: getattr(options, name) for name in ("max_missed", "min_p", "keep_at_least")
         }
-        yield {
-            "rule": ", ".join(f"{name}={value:g}" for name, value in changed.items() if value),
-            "one gold": macro["one gold"],
-            "least": _least([row["one gold"] for row in by_source]),
-            "two or three": macro["two or three"],
-            "least of these": _least([row["two or three"] for row in by_source]),
-            "words": macro["words"],
-            "of 30 chunks": macro["of 30 chunks"],
+        rule = ", ".join(f"{name}={value:g}" for name, value in changed.items() if value)
+        kept_of[rule] = {row.pop("source"): row for row in by_source}
+        yield {"rule": rule, **_summary(list(kept_of[rule].values()))}
+    yield {"rule": "chosen by the other sources", **_summary(list(_chosen_by_others(kept_of)))}
+
+
+def _chosen_by_others(
+    kept_of: Mapping[str, Mapping[str, dict[str, float]]],
+) -> Iterator[dict[str, float]]:
+    """Yield each source's figures by the rule that the others choose."""
+    for source in next(iter(kept_of.values())):
+        others = {
+            rule: _summary([row for name, row in rows.items() if name != source])
+            for rule, rows in kept_of.items()
         }
+        enough = {
+            rule: row["of 30 chunks"]
+            for rule, row in others.items()
+            if all(row[name] >= least for name, least in ENOUGH.items())
+        }
+        most = max(others, key=lambda rule: others[rule]["one gold"])
+        chosen = min(enough, key=enough.__getitem__) if enough else most
+        yield kept_of[chosen][source]
+
+
+def _summary(rows: Sequence[dict[str, float]]) -> dict[str, float]:
+    """Return means over sources and the least of a source."""
+    one, several = ([row[name] for row in rows] for name in ("one gold", "two or three"))
+    return {
+        "one gold": _mean(one),
+        "least": _least(one),
+        "two or three": _mean(several),
+        "least of these": _least(several),
+        "words": _mean([row["words"] for row in rows]),
+        "of 30 chunks": _mean([row["of 30 chunks"] for row in rows]),
+    }
 
 
 def kept_rows(

@@ -22,7 +22,7 @@ from keeping_rules import DEFAULT, kept_rows
 from report import FOLDER, Row, markdown_table
 from sklearn.metrics import log_loss
 
-from at2_rag.data.examples import Example, linked_sources, read_examples
+from at2_rag.data.examples import Example, gold_groups, linked_sources, read_examples
 from at2_rag.model.hub import DEFAULT_MODEL
 from at2_rag.model.loading import LoadedModel
 from at2_rag.progress import StepProgress
@@ -93,15 +93,20 @@ def main(
 
 def curve(predictions: dict[str, list[Prediction]], questions: Sequence[Example]) -> Iterator[Row]:
     """Yield how good probabilities are, adapted to more and more questions of the source."""
+    groups = np.array(gold_groups(questions))  # none is both adapted to and judged
     for count in COUNTS:
-        figures = []
+        figures, sources = [], 0
         for rows in predictions.values():
             numbers = np.unique([row.sample.question for row in rows])
             if len(numbers) < count + JUDGED:
                 continue
+            sources += 1
             for draw in range(DRAWS):
-                drawn = np.random.default_rng(draw).permutation(numbers)
-                known, judged = set(drawn[JUDGED : JUDGED + count]), set(drawn[:JUDGED])
+                order = np.random.default_rng(draw).permutation(len(questions))
+                drawn = numbers[np.argsort(order[groups[numbers]], kind="stable")]
+                judged = set(drawn[:JUDGED])
+                others = drawn[~np.isin(groups[drawn], groups[list(judged)])]
+                known = set(others[:count])
                 adapted = _adapted([row for row in rows if row.sample.question in known], rows)
                 figures.append(
                     _figures(
@@ -117,6 +122,7 @@ def curve(predictions: dict[str, list[Prediction]], questions: Sequence[Example]
             return
         yield {
             "questions": count,
+            "sources": sources,
             **{name: float(np.mean([row[name] for row in figures])) for name in figures[0]},
         }
 

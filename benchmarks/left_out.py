@@ -175,6 +175,7 @@ class Preset:
     folder: Path
     weights: HeadWeights
     ridge: float
+    late_ridge: float  # of the preset that chose the shortlist
 
     @classmethod
     def load(cls, presets: Path, name: str) -> Preset:
@@ -182,7 +183,9 @@ class Preset:
         fitted = presets / "fitted" / name
         record = json.loads((fitted / "training.json").read_text(encoding="utf-8"))
         [ridge] = [row["ridge"] for row in record["candidates"] if row["chosen"]]
-        return cls(presets / "read", HeadWeights.load(fitted), ridge)
+        shortlist = record["settings"]["shortlist"]
+        late_ridge = ridge if shortlist is None else cls.load(presets, shortlist).ridge
+        return cls(presets / "read", HeadWeights.load(fitted), ridge, late_ridge)
 
     def fitted(
         self, loaded: LoadedModel, training: Sequence[Example], progress: StepProgress
@@ -198,11 +201,12 @@ class Preset:
         samples = data.gather(progress=progress)
         planned = [data.samples[item] for item in samples.features.examples.tolist()]
         chunks = [one.chunks[:size] for one, size in zip(planned, samples.counts, strict=True)]
-        queries = [training[one.example].query for one in planned]
+        read = [
+            replace(training[one.example], chunks=of_sample)
+            for one, of_sample in zip(planned, chunks, strict=True)
+        ]
         heads = weights.key_heads(data.model.key_heads)
-        return FittedWithout(
-            samples, list(zip(queries, chunks, strict=True)), weights, self.ridge, heads
-        )
+        return FittedWithout(samples, read, weights, self.ridge, self.late_ridge, heads)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -210,9 +214,10 @@ class FittedWithout:
     """Fits head weights to the training questions of some sources."""
 
     samples: Samples
-    questions: Sequence[tuple[str, Sequence[Chunk]]]  # of the samples
+    questions: Sequence[Example]  # of the samples, with the chunks that were read
     weights: HeadWeights
     ridge: float
+    late_ridge: float  # of the late scores beside a shortlist
     heads: Sequence[tuple[int, int]]  # key heads that are read late
 
     @property
@@ -230,12 +235,17 @@ class FittedWithout:
     def __call__(self, others: Sequence[CalibrationSample]) -> Score:
         """Return what scores samples by weights for the sources of `others`."""
         samples, features = self.samples, self.features
-        design = self.weights.shortlist and Design.of(self.weights.shortlist, features)
-        terms = design.terms(features) if design else features
         assert samples.labels is not None  # the signal is evidence
-        data = ListwiseData(terms, samples.labels, samples.counts)
         chosen = np.isin(samples.sources, list({one.source for one in others}))
-        fit = fit_listwise(data.take(chosen), ridge=self.ridge)
+        design, shortlist = None, self.weights.shortlist
+        if shortlist is not None:
+            late = features[:, : shortlist.weight.size]
+            data = ListwiseData(late, samples.labels, samples.counts).take(chosen)
+            first = fit_listwise(data, ridge=self.late_ridge)
+            design = Design.of(shortlist.refitted(first.weight, first.bias), features)
+        terms = features if design is None else design.terms(features)
+        data = ListwiseData(terms, samples.labels, samples.counts).take(chosen)
+        fit = fit_listwise(data, ridge=self.ridge)
 
         def score(sample: CalibrationSample) -> Floats:
             return fit.scores(design.terms(sample.features) if design else sample.features)
@@ -254,6 +264,9 @@ class Ranked:
 
     def add(self, name: str, scores: Sequence[Floats]) -> None:
         """Add a system's scores [S] of each question, in order."""
+        if len(scores) != len(self._questions):
+            missing = len(self._questions) - len(scores)
+            raise click.ClickException(f"{missing} questions exceed the window; leave them out")
         self.scores[name] = scores
         labels = np.concatenate([question.labels for question in self._questions])
         counts = np.array([len(question.labels) for question in self._questions])
@@ -406,6 +419,8 @@ def _scores(ranker: Ranker, questions: Sequence[Example]) -> list[Floats]:
 
 
 def _interval(estimate: Estimate) -> str:
+    if estimate.low is None or estimate.high is None:
+        return f"{estimate.mean:.3f}"
     return f"{estimate.mean:.3f} [{estimate.low:.3f}, {estimate.high:.3f}]"
 
 

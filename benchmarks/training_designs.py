@@ -5,7 +5,7 @@ python benchmarks/training_designs.py FILES... --presets FOLDER --preset balance
 FOLDER is what scripts/fit-presets wrote of the same FILES. Its training features are fitted to in
 each way, without one source (and what shares gold passages with it) at a time. Figures are nDCG@10
 on the training questions of the source left out, macro over sources; intervals are paired, over
-clusters of questions that share passages.
+clusters of questions that share pages. The shortlist of `best` is that of all sources.
 """
 
 from __future__ import annotations
@@ -24,7 +24,8 @@ from report import FOLDER, Row, markdown_table
 from scipy.optimize import minimize
 
 from at2_rag.arrays import Bools, Floats
-from at2_rag.data.bootstrap import MeanDraws, macro_sample, resample_means
+from at2_rag.data.bootstrap import Estimate, MeanDraws, macro_sample, resample_means
+from at2_rag.data.clusters import item_clusters
 from at2_rag.data.examples import draw_per_source, read_examples
 from at2_rag.model.hub import DEFAULT_MODEL
 from at2_rag.model.loading import LoadedModel
@@ -54,14 +55,14 @@ class Lists:
 
     data: ListwiseData
     sources: npt.NDArray[np.str_]  # [I]
-    groups: npt.NDArray[np.int64]  # [I], equal where questions share gold passages
+    clusters: npt.NDArray[np.int64]  # [I], equal where questions share pages
     teacher: Floats  # [N], each chunk's share of its list by MiniLM; NaN where not embedded
 
     def take(self, chosen: Bools) -> Lists:
         """Return the lists where the mask [I] holds."""
         rows = np.repeat(chosen, self.data.counts)
         return Lists(
-            self.data.take(chosen), self.sources[chosen], self.groups[chosen], self.teacher[rows]
+            self.data.take(chosen), self.sources[chosen], self.clusters[chosen], self.teacher[rows]
         )
 
 
@@ -111,9 +112,9 @@ def _teacher(fitted: FittedWithout, progress: StepProgress) -> Floats:
     """Return MiniLM's soft labels of all chunks, [N]."""
     ranker, cosines = EmbeddingRanker(batch_size=16), list[float]()
     ranker.prepare()
-    for number, (query, chunks) in enumerate(fitted.questions):
+    for number, question in enumerate(fitted.questions):
         progress("MiniLM", number, len(fitted.questions))
-        cosines += ranker.score(query, chunks).scores
+        cosines += ranker.score(question.query, question.chunks).scores
     return soft_labels(np.array(cosines), fitted.samples.counts, np.array(fitted.samples.sources))
 
 
@@ -127,7 +128,9 @@ def _lists(fitted: FittedWithout, teacher: Floats | None) -> Lists:
     assert samples.labels is not None  # the signal is evidence
     data = ListwiseData(terms, samples.labels, samples.counts)
     teacher = np.full(len(terms), np.nan) if teacher is None else teacher
-    return Lists(data, np.array(samples.sources), np.array(samples.groups), teacher)
+    return Lists(
+        data, np.array(samples.sources), np.array(item_clusters(fitted.questions)), teacher
+    )
 
 
 def _left_out(lists: Lists, linked: npt.NDArray[np.int64], fit: Fit) -> Floats:
@@ -145,7 +148,7 @@ def _figures(lists: Lists, name: str, quality: Floats, shipped: Floats) -> Row:
     rng, drawn = np.random.default_rng(0), dict[str, MeanDraws]()
     for source in np.unique(lists.sources[judged]).tolist():
         rows = judged & (lists.sources == source)
-        drawn[source] = resample_means(values[rows], lists.groups[rows].tolist(), rng=rng)
+        drawn[source] = resample_means(values[rows], lists.clusters[rows].tolist(), rng=rng)
     macro = macro_sample(list(drawn.values()))
     change = macro.estimate(0, minus=1)
     changes = {source: float(one.means[0] - one.means[1]) for source, one in drawn.items()}
@@ -153,10 +156,16 @@ def _figures(lists: Lists, name: str, quality: Floats, shipped: Floats) -> Row:
     return {
         "design": name,
         "macro": float(macro.means[0]),
-        "less as shipped": f"{change.mean:+.4f} [{change.low:+.4f}, {change.high:+.4f}]",
+        "less as shipped": f"{change.mean:+.4f}" + _limits(change),
         "worst source": f"{changes[least]:+.3f} {least}",
         "best source": f"{changes[most]:+.3f} {most}",
     }
+
+
+def _limits(estimate: Estimate) -> str:
+    if estimate.low is None or estimate.high is None:
+        return ""
+    return f" [{estimate.low:+.4f}, {estimate.high:+.4f}]"
 
 
 def _designs(fitted: FittedWithout, columns: int) -> Mapping[str, Fit]:

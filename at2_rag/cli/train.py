@@ -235,7 +235,7 @@ def calibrate_command(context: click.Context, /, **options: Any) -> None:
 
     Pass questions that the weights weren't fitted on. Learns how likely a chunk is relevant, how
     likely any chunk holds the answer (by exchanging gold chunks for others), and what the chunks'
-    retrieval_score adds. The figures are for sources left out of every fit. OUTPUT gets the weights
+    retrieval_score adds. The figures are of sources left out of the fits. OUTPUT gets the weights
     with their calibration, a plot (reliability.svg) and everything known about the run
     (calibration.json).
     """

@@ -129,6 +129,11 @@ class Shortlist:
         chosen[np.argsort(-scores, kind="stable")[:count]] = True
         return chosen
 
+    def refitted(self, weight: Floats, bias: float) -> Shortlist:
+        """Return the same rule with other late weights, [L x H], and their bias."""
+        shape = self.weight.shape
+        return replace(self, weight=weight.reshape(shape).astype(np.float32), bias=bias)
+
     def beside(self, features: npt.ArrayLike) -> Floats:
         """Return the scores [S] of sources that aren't shortlisted, by their features [S, F]."""
         return self.slope * self.late_scores(features) + self.constant

@@ -129,7 +129,7 @@ def test_left_out(tiny_options: list[str], tmp_path: Path, monkeypatch: pytest.M
         result = CliRunner().invoke(left_out.main, arguments)
         assert result.exit_code == 0, result.output
         rules = result.output.split("### Kept by several rules")[1].split("###")[0]
-        assert rules.count("\n|") == 2 + len(keeping_rules.RULES)
+        assert rules.count("\n|") == 3 + len(keeping_rules.RULES)
         for heading in ("left-out sources", "| macro", "| lists of all kinds", "| echo alone"):
             assert heading in result.output
     arguments = [*files, *model, "--dtype", "bfloat16", *of_presets]

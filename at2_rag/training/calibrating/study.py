@@ -164,13 +164,23 @@ def predict_own_questions(
 def score_by_refit(shortlist: Shortlist | None = None) -> ScoreWithout:
     """Return what fits head weights to lists as retrieved, of other folds where one is fitted to.
 
-    `shortlist` is what the samples were read with.
+    `shortlist` is what the samples were read with. The late scores that it adds are fitted anew,
+    too; which chunks the other passes read was decided by late weights that may know all sources.
     """
 
     def without(others: Sequence[CalibrationSample]) -> Score:
-        design = shortlist and Design.of(
-            shortlist, np.concatenate([sample.features for sample in others])
-        )
+        design = None
+        if shortlist is not None:
+            size = shortlist.weight.size
+            late = _fit_head_weights(
+                [
+                    Labelled(one.source, one.fold, one.features[:, :size], one.gold)
+                    for one in others
+                    if one.is_ranked
+                ]
+            )
+            features = np.concatenate([sample.features for sample in others])
+            design = Design.of(shortlist.refitted(late.weight, late.bias), features)
 
         def terms(sample: CalibrationSample) -> npt.NDArray[np.float32]:
             return design.terms(sample.features) if design else sample.features
