@@ -150,8 +150,9 @@ def prune(
     longer one, such as a log), a folder of text files (one chunk a file), or - for standard input,
     the default. Files may be gzipped. At most 128 MiB are read, unpacked.
 
-    All limits must hold. Without any, calibrated head weights (like the default ones) keep as
-    many chunks as are expected to hold 85 % of what is relevant; others need a limit.
+    All limits must hold. Without any, calibrated head weights (like the default ones) keep chunks
+    that are at least a twentieth as likely to be relevant as the best one, and never fewer than the
+    best quarter; others need a limit.
 
     Chunk states that `at2-rag index` kept are used, and those of new chunks are kept as well, as
     with --chunk-cache.

@@ -77,8 +77,9 @@ class AT2ToolResultMiddleware(AgentMiddleware):
     tokens, of which all is relevant, or that can't be pruned for any reason, which is logged.
 
     Options are those of `at2_rag.options.PruneOptions`; all limits must hold. Without any,
-    calibrated head weights (like the default ones) keep as many passages as are expected to hold
-    85 % of what is relevant; others keep the best three.
+    calibrated head weights (like the default ones) keep passages that are at least a twentieth as
+    likely to be relevant as the best one, and never fewer than the best quarter; others keep the
+    best three.
 
     Args:
         goal: What to prune by; None for the last message of the user, read after the one before it

@@ -62,8 +62,9 @@ class AT2NodePostprocessor(AdapterSettings, BaseNodePostprocessor):
     that the head weights were fitted on. With `title_key=None` nothing is moved.
 
     Options are those of `at2_rag.options.PruneOptions`, with `top_n` for `top_k`; all limits must
-    hold. Without any, calibrated head weights (like the default ones) keep as many nodes as are
-    expected to hold 85 % of what is relevant; others keep the best three nodes (or sentences).
+    hold. Without any, calibrated head weights (like the default ones) keep nodes that are at least
+    a twentieth as likely to be relevant as the best one, and never fewer than the best quarter;
+    others keep the best three nodes (or sentences).
 
     Attributes:
         pruner: The pruner; None to load one on first use by `model` to `on_error`, which adapters

@@ -50,8 +50,9 @@ class AT2Ranker:
     passed in. A document without text can't be scored: it is kept, after the others.
 
     Options are those of `at2_rag.options.PruneOptions`; all limits must hold. Without any,
-    calibrated head weights (like the default ones) keep as many documents as are expected to hold
-    85 % of what is relevant; others keep the best three.
+    calibrated head weights (like the default ones) keep documents that are at least a twentieth as
+    likely to be relevant as the best one, and never fewer than the best quarter; others keep the
+    best three.
 
     Args:
         model: Name or folder of the scoring model; None for the default model.
