@@ -200,10 +200,15 @@ class Preset:
         data = TrainingData(loaded, training, folder, plan, depth=depth)
         samples = data.gather(progress=progress)
         planned = [data.samples[item] for item in samples.features.examples.tolist()]
-        chunks = [one.chunks[:size] for one, size in zip(planned, samples.counts, strict=True)]
         read = [
-            replace(training[one.example], chunks=of_sample)
-            for one, of_sample in zip(planned, chunks, strict=True)
+            replace(
+                training[one.example],
+                chunks=one.chunks[:size],
+                labels=one.labels[:size],
+                gold_sentences=(),
+                teacher_scores=(),
+            )
+            for one, size in zip(planned, samples.counts.tolist(), strict=True)
         ]
         heads = weights.key_heads(data.model.key_heads)
         return FittedWithout(samples, read, weights, self.ridge, self.late_ridge, heads)
