@@ -13,12 +13,19 @@ from at2_rag.training.labelling.verdicts import ReplyLog, ask, prompt_about, ver
 from tests.evals.qa.served import served
 
 
-def chat_model(url: str, name: str = "judge", *, attempts: int = 3, parallel: int = 2) -> ChatModel:
+def chat_model(
+    url: str,
+    name: str = "judge",
+    *,
+    attempts: int = 3,
+    parallel: int = 2,
+    reply_tokens: int = 9,
+) -> ChatModel:
     return ChatModel(
         name,
         api_key="secret",
         base_url=url,
-        reply_tokens=9,
+        reply_tokens=reply_tokens,
         timeout=0.7,
         attempts=attempts,
         parallel=parallel,
