@@ -13,6 +13,7 @@ from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
+from at2_rag.progress import check_wanted
 from at2_rag.text.chunks import Chunk
 from at2_rag.text.function_words import FUNCTION_WORDS
 from at2_rag.text.scripts import QUESTION_MARKS, UNSPACED
@@ -20,6 +21,7 @@ from at2_rag.text.sentences import Span, asks, sentence_spans
 
 _WORD = re.compile(rf"[{UNSPACED}]|\w+(?:['’]\w+)*")
 _CHARACTER = re.compile(r"\S")
+_FOLDED_AT_ONCE = re.compile(r"\s+|\S{1,256}")  # ordering a run of accents takes quadratic time
 _MARK = re.compile(rf"\W*?[{QUESTION_MARKS}][!！{QUESTION_MARKS}]*")
 _BEGINNING = re.compile(r"(?:^|[.!?…:>|\]\n])\W*$")
 _LEAST_SHARE = 0.8
@@ -73,6 +75,7 @@ def without_echoes(query: str, chunks: Sequence[Chunk]) -> list[Chunk]:
 
 
 def _without_echoes(chunk: Chunk, query: Sequence[str], is_question: bool) -> Chunk:
+    check_wanted()
     text = _blanked(chunk.text, query, is_question)
     return chunk if text == chunk.text else replace(chunk, text=text)
 
@@ -161,4 +164,7 @@ def _words(text: str) -> list[_Word]:
 
 
 def _folded(text: str) -> str:
-    return (text if text.isascii() else unicodedata.normalize("NFKC", text)).casefold()
+    if not text.isascii():
+        parts = _FOLDED_AT_ONCE.findall(text)
+        text = "".join(unicodedata.normalize("NFKC", part) for part in parts)
+    return text.casefold()
