@@ -56,6 +56,11 @@ def test_numbers_are_checked(name: str, value: float) -> None:
         ServerSettings(**settings)
 
 
+def test_a_body_is_no_larger_than_all_together() -> None:
+    with pytest.raises(InputError, match="max_body_bytes is 101, .* is 100; raise the latter"):
+        ServerSettings(max_body_bytes=101, max_bytes_in_flight=100)
+
+
 def test_keys_are_not_shown() -> None:
     assert "secret" not in repr(ServerSettings(api_keys=("secret",)))
     with pytest.raises(InputError, match="blank"):
