@@ -8,7 +8,6 @@ read a chunk's *echoes* of the question, and what is left must carry the score.
 from __future__ import annotations
 
 import re
-import unicodedata
 from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -16,12 +15,11 @@ from dataclasses import dataclass, replace
 from at2_rag.progress import check_wanted
 from at2_rag.text.chunks import Chunk
 from at2_rag.text.function_words import FUNCTION_WORDS
-from at2_rag.text.scripts import QUESTION_MARKS, UNSPACED
+from at2_rag.text.scripts import QUESTION_MARKS, UNSPACED, normalized
 from at2_rag.text.sentences import Span, asks, sentence_spans
 
 _WORD = re.compile(rf"[{UNSPACED}]|\w+(?:['’]\w+)*")
 _CHARACTER = re.compile(r"\S")
-_FOLDED_AT_ONCE = re.compile(r"\s+|\S{1,256}")  # ordering a run of accents takes quadratic time
 _MARK = re.compile(rf"\W*?[{QUESTION_MARKS}][!！{QUESTION_MARKS}]*")
 _BEGINNING = re.compile(r"(?:^|[.!?…:>|\]\n])\W*$")
 _LEAST_SHARE = 0.8
@@ -164,7 +162,4 @@ def _words(text: str) -> list[_Word]:
 
 
 def _folded(text: str) -> str:
-    if not text.isascii():
-        parts = _FOLDED_AT_ONCE.findall(text)
-        text = "".join(unicodedata.normalize("NFKC", part) for part in parts)
-    return text.casefold()
+    return normalized(text, "NFKC").casefold()
