@@ -15,7 +15,7 @@ from typing import Any, Literal, TypeAlias, TypedDict, Union, get_args, get_orig
 
 from at2_rag.errors import InputError, brief
 from at2_rag.text.chunks import Prior
-from at2_rag.text.protection import Protect, pattern_of
+from at2_rag.text.protection import Protect, check_protect
 
 Order: TypeAlias = Literal["score", "original"]
 """Order of the kept chunks: best first, or as in the input."""
@@ -66,9 +66,8 @@ _probability = _numeric("a number from 0 to 1", lambda number: 0 <= number <= 1)
 _share = _numeric("a number above 0 and at most 1", lambda number: 0 < number <= 1)
 
 
-def _pattern(name: str, value: Any) -> None:
-    if isinstance(value, str):  # ranges are checked against the chunks
-        pattern_of(value)
+def _protection(name: str, value: Any) -> None:
+    check_protect(value)
 
 
 def _one_of(alias: Any) -> _Check:
@@ -137,8 +136,8 @@ class PruneOptions:
             code count as one sentence; headings belong to what follows them. A chunk is trimmed to
             its kept sentences (`ScoredChunk.spans`), and dropped if none is kept.
         protect: Keep every chunk (or sentence) that this matches: a regular expression over the
-            texts, or ranges of characters by chunk index. What is protected counts towards
-            `max_tokens`, but not towards `top_k`.
+            texts, a list of texts to be looked for as they are, or ranges of characters by chunk
+            index. What is protected counts towards `max_tokens`, but not towards `top_k`.
         max_overlap: With 1 a chunk (or a sentence of eight words or more) is dropped only if it
             stands, word for word, in a better one that is kept. Below 1 near-duplicates are dropped
             as well: if at least this share, in (0, 1), of their runs of three words stands in
@@ -208,7 +207,7 @@ class PruneOptions:
         required=True,
     )
     protect: Protect | None = _option(
-        "Keep every chunk (or sentence) that this regular expression matches.", _pattern
+        "Keep every chunk (or sentence) that this regular expression matches.", _protection
     )
     max_overlap: float | None = _option(
         "Drop chunks (or sentences) that stand in a better one that is kept: word for word with 1, "

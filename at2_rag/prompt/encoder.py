@@ -75,7 +75,8 @@ class TextEncoder:
 
     def _tokens(self, text: str, offset: int = 0) -> list[tuple[int, Span]]:
         """Return ids, none of them a control token, with their ranges in the text plus `offset`."""
-        encoding = self._tokenizer.encode(text, add_special_tokens=False)
+        # encode() would let no other thread run until it is done.
+        [encoding] = self._tokenizer.encode_batch([text], add_special_tokens=False)
         tokens = list(zip(encoding.ids, encoding.offsets, strict=True))
         # A vocabulary may have a control token as an ordinary piece (as in Unigram models). Split
         # the text inside each such piece, so that it no longer matches, until none is left.

@@ -63,6 +63,7 @@ def refers(query: str) -> bool:
     before it ("did Darwin change his mind").
     """
     words = list(_WORD.finditer(query))
+    english = {number for number, match in enumerate(words) if _is_function_word(match)}
     shouted = query == query.upper()
     content = 0  # words of content so far
     has_name = False
@@ -77,7 +78,8 @@ def refers(query: str) -> bool:
         if word == "it" and _EXPLETIVE.match(query, match.start()):
             continue
         if word in _PERSONS:
-            is_pronoun = not has_name and _is_english(words, number)
+            # With another English word: "her" is a German word, too.
+            is_pronoun = not has_name and len(english) > (number in english)
         else:
             is_pronoun = word in _THINGS or (word == "that" and is_last)
         if is_pronoun and (content < MOST_WORDS or is_last):
@@ -85,13 +87,8 @@ def refers(query: str) -> bool:
     return bool(words) and content == 0
 
 
-def _is_english(words: list[re.Match[str]], pronoun: int) -> bool:
-    """Tell whether another word is English; "her" is a German word, too."""
-    return any(
-        match[0].casefold() in FUNCTION_WORDS
-        for number, match in enumerate(words)
-        if number != pronoun
-    )
+def _is_function_word(match: re.Match[str]) -> bool:
+    return match[0].casefold() in FUNCTION_WORDS
 
 
 def _questions(history: Iterable[Turn]) -> list[str]:

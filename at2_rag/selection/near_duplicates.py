@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 from at2_rag.selection.novelty import Containment
 from at2_rag.text.chunks import Chunk
-from at2_rag.text.scripts import length
+from at2_rag.text.scripts import length, normalized
 
 RUN_WORDS = 3
 """Words of a run; a text of fewer is one run."""
@@ -125,7 +125,7 @@ def _words_of(chunk: Chunk) -> _Words:
 
 def _split(text: str) -> list[str]:
     """Return the words of a text, without what is around them."""
-    stripped = (word.strip(_AROUND) for word in unicodedata.normalize("NFC", text).split())
+    stripped = (word.strip(_AROUND) for word in normalized(text, "NFC").split())
     return [word for word in stripped if word.strip("-")]
 
 

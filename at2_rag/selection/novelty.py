@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import re
-import unicodedata
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from at2_rag.text.chunks import Chunk
-from at2_rag.text.scripts import UNSPACED_CHARACTER, length
+from at2_rag.text.scripts import UNSPACED_CHARACTER, length, normalized
 from at2_rag.text.sentences import LINE_BREAK
 
 LONG = 8
@@ -111,7 +110,7 @@ def _letters(text: str) -> str:
 
 
 def _normal(text: str) -> str:
-    return unicodedata.normalize("NFC", text).translate(_TYPOGRAPHY)
+    return normalized(text, "NFC").translate(_TYPOGRAPHY)
 
 
 @dataclass(frozen=True, slots=True)

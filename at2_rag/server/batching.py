@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TypeAlias
@@ -19,6 +20,7 @@ from at2_rag.text.chunks import ChunkLike
 _FIRST_RATE = 1000.0  # tokens a second, until some were read
 _MOST_RETRY_SECONDS = 60
 _RATE_WEIGHT = 0.2  # of the latest batch in the mean rate
+_PRIORITY_SECONDS = 0.1  # that a job lets others pass it, for each step of its priority number
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -31,7 +33,7 @@ class Job:
         options: The options, with a limit.
         tokens: How many tokens the scoring model reads.
         history: The turns before the question.
-        priority: Lower numbers are read first.
+        priority: Lower numbers are read first, but see `Batcher`.
     """
 
     query: str
@@ -50,6 +52,11 @@ class Waiting:
     result: asyncio.Future[PruneResult]
     arrived: float = field(default_factory=time.monotonic)
 
+    @property
+    def turn(self) -> float:
+        """When it is its turn: those with the least are read first."""
+        return self.arrived + _PRIORITY_SECONDS * self.job.priority
+
 
 ReadTogether: TypeAlias = Callable[[Sequence[Job]], Awaitable[list[PruneResult]]]
 
@@ -57,9 +64,11 @@ ReadTogether: TypeAlias = Callable[[Sequence[Job]], Awaitable[list[PruneResult]]
 class Batcher:
     """Reads jobs in batches, first those of the lowest priority number, then the oldest.
 
-    A batch is the first job and, while they fit, the shortest others with equal options. Jobs whose
-    results nobody awaits any more are left out, and a batch of which that is true is cancelled.
-    Used from one event loop; `run` has to run in it.
+    A tenth of a second of waiting makes up for a step of priority, so that each job is read in
+    time, whatever comes after it. A batch is the first job and, while they fit, the shortest others
+    with equal options. Jobs whose results nobody awaits any more are left out, and a batch of which
+    that is true is cancelled; one job of a batch is read to the end with the others, and its tokens
+    count until then. Used from one event loop; `run` has to run in it.
 
     Args:
         read: Prunes jobs with equal options; cancelled, it stops.
@@ -102,7 +111,29 @@ class Batcher:
         Raises:
             RequestError: If they don't fit into the queue; then none is queued.
         """
-        tokens = sum(job.tokens for job in jobs)
+        self._take(sum(job.tokens for job in jobs))
+        loop = asyncio.get_running_loop()
+        entries = [Waiting(job, loop.create_future()) for job in jobs]
+        for entry in entries:
+            entry.result.add_done_callback(partial(self._forget, entry))
+        self._waiting += entries
+        self._arrived.set()
+        return [entry.result for entry in entries]
+
+    @contextmanager
+    def beside(self, tokens: int) -> Iterator[None]:
+        """Count tokens that the block reads beside the batches.
+
+        Raises:
+            RequestError: If they don't fit into the queue.
+        """
+        self._take(tokens)
+        try:
+            yield
+        finally:
+            self.tokens -= tokens
+
+    def _take(self, tokens: int) -> None:
         if self.tokens and self.tokens + tokens > self._max_queue_tokens:
             raise RequestError(
                 ErrorKind.BUSY,
@@ -110,14 +141,7 @@ class Batcher:
                 f"most {self._max_queue_tokens:,} may; try again in {self.retry_after} s",
                 retry_after=self.retry_after,
             )
-        loop = asyncio.get_running_loop()
-        entries = [Waiting(job, loop.create_future()) for job in jobs]
-        for entry in entries:
-            self.tokens += entry.job.tokens
-            entry.result.add_done_callback(partial(self._forget, entry))
-        self._waiting += entries
-        self._arrived.set()
-        return [entry.result for entry in entries]
+        self.tokens += tokens
 
     @property
     def retry_after(self) -> int:
@@ -146,13 +170,15 @@ class Batcher:
             for task in self._batches:
                 task.cancel()
 
-    def _forget(self, entry: Waiting, _: object) -> None:
-        self.tokens -= entry.job.tokens
-        if entry in self._waiting:
+    def _forget(self, entry: Waiting, result: asyncio.Future[PruneResult]) -> None:
+        if not result.cancelled():
+            result.exception()  # asyncio prints those that nobody asked for, texts and all
+        if entry in self._waiting:  # else its tokens count until its batch was read
             self._waiting.remove(entry)
+            self.tokens -= entry.job.tokens
 
     def _next_batch(self) -> list[Waiting]:
-        self._waiting.sort(key=lambda entry: (entry.job.priority, entry.arrived))
+        self._waiting.sort(key=lambda entry: entry.turn)
         if not self._waiting:
             return []
         first, *others = self._waiting
@@ -173,6 +199,7 @@ class Batcher:
             await self._settle(batch)
         finally:
             self._free.release()
+            self.tokens -= sum(entry.job.tokens for entry in batch)
             for entry in batch:
                 entry.result.cancel()  # of those that have no result, since this was cancelled
 

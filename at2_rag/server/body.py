@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Coroutine
+import math
+from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
 from starlette.requests import ClientDisconnect, Request
@@ -15,12 +16,20 @@ from at2_rag.server.errors import ErrorKind, RequestError
 T = TypeVar("T")
 
 
-async def read_object(request: Request, *, max_bytes: int, seconds: float) -> dict[str, Any]:
+async def read_object(
+    request: Request, *, max_bytes: int, seconds: float, take: Callable[[int], None]
+) -> dict[str, Any]:
     """Return the JSON object of a body.
+
+    Args:
+        request: The request.
+        max_bytes: Most bytes of the body.
+        seconds: Seconds within which it has to be here.
+        take: Called with the bytes of each part as it comes; raises where they are too many.
 
     Raises:
         RequestError: If it is larger than `max_bytes`, not here within `seconds`, not in UTF-8 or
-            not a JSON object, or if the client leaves.
+            not a JSON object, or if the client leaves; as `take`.
     """
     media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if media_type != "application/json":
@@ -36,7 +45,7 @@ async def read_object(request: Request, *, max_bytes: int, seconds: float) -> di
         )
     try:
         async with asyncio.timeout(seconds):
-            body = await _read(request, max_bytes)
+            body = await _read(request, max_bytes, take)
     except TimeoutError:
         raise RequestError(
             ErrorKind.BODY_TIMEOUT,
@@ -47,16 +56,17 @@ async def read_object(request: Request, *, max_bytes: int, seconds: float) -> di
     return _parsed(body)
 
 
-async def _read(request: Request, max_bytes: int) -> bytes:
+async def _read(request: Request, max_bytes: int, take: Callable[[int], None]) -> bytearray:
     announced = request.headers.get("content-length", "0")
     if announced.isdecimal() and int(announced) > max_bytes:
         raise _too_large(int(announced), max_bytes)
     body = bytearray()
     async for part in request.stream():
+        if len(body) + len(part) > max_bytes:
+            raise _too_large(len(body) + len(part), max_bytes)
+        take(len(part))
         body += part
-        if len(body) > max_bytes:
-            raise _too_large(len(body), max_bytes)
-    return bytes(body)
+    return body
 
 
 def _too_large(size: int, max_bytes: int) -> RequestError:
@@ -67,9 +77,9 @@ def _too_large(size: int, max_bytes: int) -> RequestError:
     )
 
 
-def _parsed(body: bytes) -> dict[str, Any]:
+def _parsed(body: bytearray) -> dict[str, Any]:
     try:
-        value = json.loads(body.decode(), parse_constant=_refuse_constant)
+        value = json.loads(body.decode(), parse_constant=_refuse_constant, parse_float=_finite)
     except UnicodeDecodeError as error:
         raise RequestError(
             ErrorKind.INVALID_BODY, f"the body isn't UTF-8 (byte {error.start}); encode it as UTF-8"
@@ -93,6 +103,13 @@ def _refuse_constant(name: str) -> None:
     raise ValueError(f"{name} is no JSON number")
 
 
+def _finite(digits: str) -> float:
+    number = float(digits)
+    if not math.isfinite(number):
+        raise ValueError(f"the number {digits[:20]} is beyond what a float holds (about 1.8e308)")
+    return number
+
+
 async def while_connected(request: Request, work: Coroutine[Any, Any, T], *, seconds: float) -> T:
     """Return what `work` returns; cancel it if the client leaves or after so many seconds.
 
@@ -112,11 +129,17 @@ async def while_connected(request: Request, work: Coroutine[Any, Any, T], *, sec
         raise RequestError(
             ErrorKind.TIMEOUT,
             f"there was no answer within {seconds:g} s; send fewer or shorter documents, or try "
-            "again when less is going on",
+            "again when the server is less busy",
         )
     finally:
-        task.cancel()
-        gone.cancel()
+        drop(task)
+        drop(gone)
+
+
+def drop(future: asyncio.Future[Any]) -> None:
+    """Cancel what nobody awaits any more; asyncio would print its exception, texts and all."""
+    future.cancel()
+    future.add_done_callback(lambda done: done.cancelled() or done.exception())
 
 
 async def _until_gone(request: Request) -> None:

@@ -20,9 +20,12 @@ def read_keys(file: Path | None) -> tuple[str, ...]:
     Blank lines of the file, and those that begin with #, are left out.
 
     Raises:
-        InputError: If the file can't be read, or has no key.
+        InputError: If the file can't be read or has no key, or the variable is set but has none.
     """
-    keys = os.environ.get(KEYS_VARIABLE, "").replace(",", " ").split()
+    variable = os.environ.get(KEYS_VARIABLE)
+    keys = (variable or "").replace(",", " ").split()
+    if variable is not None and not keys:  # an empty secret must not open the server, either
+        raise InputError(f"{KEYS_VARIABLE} is set, but has no key; write one, or unset it")
     if file is None:
         return tuple(keys)
     try:

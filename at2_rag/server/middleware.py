@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from contextlib import suppress
 from typing import Any, cast
 from uuid import uuid4
@@ -24,6 +24,7 @@ _STOPPED = RequestError(
     "the server stopped before the answer was there; send the request again",
     retry_after=1,
 )
+_PART_BYTES = 65_536
 _IDENTITY = re.compile(r"[\w.:-]{1,64}", re.ASCII)
 
 
@@ -37,6 +38,22 @@ async def refuse(error: RequestError, scope: Scope, receive: Receive, send: Send
     form = error_form_of(scope["path"])
     response = JsonResponse(form.body(error), form.status(error), headers=error.headers)
     await response(scope, receive, send)
+
+
+def _parts(message: Message) -> Iterator[Message]:
+    """Yield a message in parts of a body, the last one empty.
+
+    A server waits for a slow client before it writes, not after. So an answer in one message would
+    be written whole into memory, and be over for the app, before the client has read any of it.
+    """
+    if message["type"] != "http.response.body":
+        yield message
+        return
+    body = message.get("body", b"")
+    for start in range(0, len(body), _PART_BYTES):
+        yield {**message, "body": body[start : start + _PART_BYTES], "more_body": True}
+    if not message.get("more_body", False):
+        yield {**message, "body": b""}
 
 
 class Observe:
@@ -74,8 +91,8 @@ class Observe:
                     (b"x-request-id", identity.encode()),
                     (b"x-content-type-options", b"nosniff"),
                 ]
-            async with asyncio.timeout(service.settings.timeout):  # for clients that don't read
-                await send(message)
+            for part in _parts(message):
+                await send(part)
 
         try:
             await self._app(scope, receive, send_with_id)
@@ -138,10 +155,12 @@ class Admit:
             await refuse(refusal, scope, receive, send)
             return
         service.in_flight += 1
+        scope["state"]["body_bytes"] = 0  # of this one, as far as it was read
         try:
             await self._app(scope, receive, send)
         finally:
             service.in_flight -= 1
+            service.body_bytes -= scope["state"]["body_bytes"]
 
     def _refusal(self, service: Service) -> RequestError | None:
         seconds, most = service.retry_after, service.settings.max_requests

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+from socket import socket
 from types import FrameType
+from typing import Any
 
 import h11
 import uvicorn
@@ -11,6 +13,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from at2_rag.server.app import make_app
 from at2_rag.server.service import Service
+from at2_rag.server.settings import ServerSettings
 from at2_rag.server.telemetry.logs import access_log, log_as_json
 
 _MOST_HEADER_BYTES = 65_536
@@ -29,7 +32,7 @@ def serve(service: Service, *, host: str, port: int) -> None:
         make_app(service),
         host=host,
         port=port,
-        http=_protocol(service.settings.body_timeout),
+        http=type("Protocol", (PatientProtocol,), {"settings": service.settings}),
         ws="none",
         lifespan="on",
         log_config=None,
@@ -43,7 +46,7 @@ def serve(service: Service, *, host: str, port: int) -> None:
 
 
 class DrainingServer(uvicorn.Server):
-    """On the first signal takes no more work, and stops once what is in flight is done.
+    """On the first signal takes no more work, and stops once what is in flight was answered.
 
     Meanwhile it answers: /ready and new work with 503, so that clients go elsewhere. A second
     signal, or the deadline, stops it at once.
@@ -53,6 +56,11 @@ class DrainingServer(uvicorn.Server):
         super().__init__(config)
         self._service = service
         self._drain: asyncio.Task[None] | None = None
+
+    async def serve(self, sockets: list[socket] | None = None) -> None:
+        """Serve until told to stop."""
+        asyncio.get_running_loop().set_exception_handler(_log_error)
+        await super().serve(sockets)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Begin to drain, or stop."""
@@ -70,50 +78,80 @@ class DrainingServer(uvicorn.Server):
     async def _drained(self) -> None:
         deadline = asyncio.get_running_loop().time() + self._service.settings.drain_seconds
         access_log.info("draining")
-        while self._service.in_flight and asyncio.get_running_loop().time() < deadline:
+        while self._busy() and asyncio.get_running_loop().time() < deadline:
             await asyncio.sleep(_LOOK_SECONDS)
         if self._service.in_flight:
-            access_log.warning("%d requests are given up", self._service.in_flight)
+            access_log.warning("%d requests are abandoned", self._service.in_flight)
         self.should_exit = True
 
+    def _busy(self) -> bool:
+        """Tell whether a request is in flight, or an answer that its client hasn't taken yet."""
+        transports = [connection.transport for connection in self.server_state.connections]
+        unread = sum(transport.get_write_buffer_size() for transport in transports)
+        return bool(self._service.in_flight or unread)
 
-def _protocol(seconds: float) -> type[H11Protocol]:
-    """Return uvicorn's protocol, with a bound on the time of a request's headers.
+
+def _log_error(_: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """Log an error that nobody handled; asyncio's own line would quote it, texts and all."""
+    access_log.error("an error outside of any request", exc_info=context.get("exception"))
+
+
+class PatientProtocol(H11Protocol):
+    """uvicorn's protocol, with bounds on the time that headers take, and the reading of an answer.
 
     The same holds for what is left of a body after its answer. Without it a client that sends a
-    byte now and then would keep its connection for ever.
+    byte now and then, or reads nothing, would keep its connection for ever.
     """
 
-    class PatientProtocol(H11Protocol):
-        _slow: asyncio.TimerHandle | None = None
+    settings: ServerSettings
+    _slow: asyncio.TimerHandle | None = None
+    _unread: asyncio.TimerHandle | None = None
 
-        def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-            super().connection_made(transport)
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Wait for headers."""
+        super().connection_made(transport)
+        transport.set_write_buffer_limits(high=0)  # `send` waits until all before was taken
+        self._watch()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Wait for nothing any more."""
+        self._unwatch()
+        self._stop_waiting()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """Take data, and wait for more if more has to come."""
+        super().data_received(data)
+        answered = self.cycle is None or self.cycle.response_complete
+        if answered and self.conn.their_state in (h11.IDLE, h11.SEND_BODY):
             self._watch()
-
-        def connection_lost(self, exc: Exception | None) -> None:
+        else:
             self._unwatch()
-            super().connection_lost(exc)
 
-        def data_received(self, data: bytes) -> None:
-            super().data_received(data)
-            answered = self.cycle is None or self.cycle.response_complete
-            if answered and self.conn.their_state in (h11.IDLE, h11.SEND_BODY):
-                self._watch()
-            else:
-                self._unwatch()
+    def pause_writing(self) -> None:
+        """Wait until the client takes what was written."""
+        super().pause_writing()
+        self._unread = self.loop.call_later(self.settings.timeout, self.transport.abort)
 
-        def _watch(self) -> None:
-            if self._slow is None:
-                self._slow = self.loop.call_later(seconds, self._end)
+    def resume_writing(self) -> None:
+        """Write on."""
+        self._stop_waiting()
+        super().resume_writing()
 
-        def _unwatch(self) -> None:
-            if self._slow is not None:
-                self._slow.cancel()
-                self._slow = None
+    def _stop_waiting(self) -> None:
+        if self._unread is not None:
+            self._unread.cancel()
+            self._unread = None
 
-        def _end(self) -> None:
+    def _watch(self) -> None:
+        if self._slow is None:
+            self._slow = self.loop.call_later(self.settings.body_timeout, self._end)
+
+    def _unwatch(self) -> None:
+        if self._slow is not None:
+            self._slow.cancel()
             self._slow = None
-            self.transport.close()
 
-    return PatientProtocol
+    def _end(self) -> None:
+        self._slow = None
+        self.transport.close()

@@ -11,25 +11,36 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
 from at2_rag.results import PruneResult
-from at2_rag.server.body import read_object, while_connected
+from at2_rag.server.body import drop, read_object, while_connected
 from at2_rag.server.errors import ErrorKind, RequestError, as_request_error
 from at2_rag.server.service import Service
 from at2_rag.server.shapes import library
 from at2_rag.server.shapes.error_forms import ErrorForm
 from at2_rag.server.shapes.paths import shape_of
 from at2_rag.server.shapes.ranking import parsed, rank
-from at2_rag.server.telemetry.logs import request_id
+from at2_rag.server.telemetry.logs import access_log, request_id
 from at2_rag.server.telemetry.tracing import describe, reranker_span
 
 
 class JsonResponse(Response):
-    """A response of ASCII-only JSON, which lone surrogates in documents survive."""
+    """A response of ASCII-only JSON, which lone surrogates in documents survive.
+
+    Raises:
+        RequestError: If a document that it is to hold is nested too deep.
+    """
 
     media_type = "application/json"
 
     def render(self, content: Any) -> bytes:
         """Return the bytes."""
-        return json.dumps(content, allow_nan=False, separators=(",", ":")).encode()
+        try:
+            return json.dumps(content, allow_nan=False, separators=(",", ":")).encode()
+        except (ValueError, RecursionError) as error:
+            raise RequestError(
+                ErrorKind.INVALID_INPUT,
+                "a document can't be sent back as JSON, since it is nested too deep; flatten it, "
+                'or set "return_documents" to false',
+            ) from error
 
 
 def service_of(request: Request) -> Service:
@@ -43,6 +54,7 @@ async def rerank(request: Request) -> Response:
     body = await _body(request)
     shape = shape_of(request.url.path, body)
     request.state.error_form = shape.error_form
+    service.check_count(_length(body, "documents") + _length(body, "texts"))
     wanted = parsed(shape.body, body)
     ranking = wanted.ranking()
     _note(request, shape=shape.name, documents=len(ranking.documents))
@@ -63,16 +75,17 @@ async def prune(request: Request) -> Response:
     service = service_of(request)
     body = await _body(request)
     if "requests" in body:
-        return await _prune_batch(request, parsed(library.PruneBatchBody, body))
+        return await _prune_batch(request, body)
+    service.check_count(_length(body, "chunks"))
     wanted = parsed(library.PruneBody, body)
     service.check_model(wanted.model)
-    service.check_count(len(wanted.chunks))
     _note(request, documents=len(wanted.chunks))
     options = service.pruner.options.override(**wanted.options())
 
     async def work() -> PruneResult:
-        job = await service.job(wanted.query, wanted.chunks, options, history=wanted.history)
-        return await service.result(job)
+        jobs = await service.jobs([(wanted.query, wanted.chunks, wanted.history)], options)
+        [future] = service.submit(jobs)
+        return await future
 
     with reranker_span(request.headers, model=service.pruner.model_name) as span:
         result = await while_connected(request, work(), seconds=service.settings.timeout)
@@ -81,88 +94,95 @@ async def prune(request: Request) -> Response:
     return Response(result.to_json(), media_type="application/json", headers=_answerable(result))
 
 
-async def _prune_batch(request: Request, wanted: library.PruneBatchBody) -> Response:
+async def _prune_batch(request: Request, body: Mapping[str, Any]) -> Response:
     service = service_of(request)
+    questions = body["requests"] if isinstance(body["requests"], list) else []
+    count = sum(_length(question, "chunks") for question in questions)
+    service.check_count(max(count, len(questions)))
+    wanted = parsed(library.PruneBatchBody, body)
     service.check_model(wanted.model)
-    count = sum(len(question.chunks) for question in wanted.requests)
-    service.check_count(max(count, len(wanted.requests)))
-    _note(request, documents=count, questions=len(wanted.requests))
+    _note(request, documents=count, questions=len(questions))
     options = service.pruner.options.override(**wanted.options())
-    jobs = [
-        await service.job(question.query, question.chunks, options, history=question.history)
-        for question in wanted.requests
-    ]
-    futures = service.submit(jobs)
-    return StreamingResponse(_lines(request, futures), media_type="application/x-ndjson")
+    deadline = asyncio.get_running_loop().time() + service.settings.timeout
+
+    async def queue() -> list[asyncio.Future[PruneResult]]:
+        questions = [(one.query, one.chunks, one.history) for one in wanted.requests]
+        return service.submit(await service.jobs(questions, options))
+
+    futures = await while_connected(request, queue(), seconds=service.settings.timeout)
+    return StreamingResponse(_lines(request, futures, deadline), media_type="application/x-ndjson")
 
 
 async def _lines(
-    request: Request, futures: Sequence[asyncio.Future[PruneResult]]
+    request: Request, futures: Sequence[asyncio.Future[PruneResult]], deadline: float
 ) -> AsyncIterator[bytes]:
     """Yield a line for each result as soon as it is there."""
-    indexes = {future: index for index, future in enumerate(futures)}
-    pending, seconds = set(futures), service_of(request).settings.timeout
-    deadline = asyncio.get_running_loop().time() + seconds
-    late = RequestError(ErrorKind.TIMEOUT, f"there was no answer within {seconds:g} s")
+    lines = [
+        asyncio.ensure_future(_line(request, index, future, deadline))
+        for index, future in enumerate(futures)
+    ]
     try:
-        while pending:
-            left = deadline - asyncio.get_running_loop().time()
-            done, pending = await asyncio.wait(
-                pending, timeout=left, return_when=asyncio.FIRST_COMPLETED
-            )
-            for future in done:
-                try:
-                    result = future.result()
-                    line = library.prune_line(indexes[future], result)
-                except Exception as error:
-                    line = _error_line(indexes[future], as_request_error(error))
-                else:
-                    _observe(request, [result])
-                yield line
-            if not done:
-                for future in pending:
-                    yield _error_line(indexes[future], late)
-                return
+        for line in asyncio.as_completed(lines):
+            yield await line
     finally:
-        for future in futures:
-            future.cancel()
+        for pending in lines:
+            drop(pending)
 
 
-def _error_line(index: int, error: RequestError) -> bytes:
-    return library.error_line(index, ErrorForm.AT2_RAG.body(error))
+async def _line(
+    request: Request, index: int, future: asyncio.Future[PruneResult], deadline: float
+) -> bytes:
+    """Return the line of a question: its result, or an error."""
+    service = service_of(request)
+    try:
+        with reranker_span(request.headers, model=service.pruner.model_name) as span:
+            async with asyncio.timeout_at(deadline):
+                result = await future
+            describe(span, result, result.kept, with_text=service.settings.trace_text)
+        line = library.prune_line(index, result)
+    except TimeoutError:
+        seconds = service.settings.timeout
+        shown = RequestError(ErrorKind.TIMEOUT, f"there was no answer within {seconds:g} s")
+    except Exception as error:
+        shown = as_request_error(error)
+        if shown.kind is ErrorKind.FAILED:
+            access_log.error("a question failed", exc_info=error)
+    else:
+        _observe(request, [result])
+        return line
+    return library.error_line(index, ErrorForm.AT2_RAG.body(shown))
 
 
 async def attribute(request: Request) -> Response:
     """Say what an answer rests on."""
     service = service_of(request)
-    wanted = parsed(library.AttributeBody, await _body(request))
+    body = await _body(request)
+    service.check_count(_length(body, "chunks"))
+    wanted = parsed(library.AttributeBody, body)
     service.check_model(wanted.model)
-    service.check_count(len(wanted.chunks))
     _note(request, documents=len(wanted.chunks))
-    attributor = service.attributor
-    span = None if wanted.span is None else (wanted.span[0], wanted.span[1])
-
-    def work() -> dict[str, Any]:
-        question = (wanted.query, wanted.chunks, wanted.answer)
-        attribution = attributor.attribute(*question, span=span, unit=wanted.unit)
-        cited = attributor.cite(
-            *question, max_sources=wanted.max_sources, min_share=wanted.min_share
-        )
-        return library.attribution_reply(attribution, cited)
-
-    return JsonResponse(
-        await while_connected(request, service.beside(work), seconds=service.settings.timeout)
+    work = service.attribute(
+        wanted.query,
+        wanted.chunks,
+        wanted.answer,
+        span=None if wanted.span is None else (wanted.span[0], wanted.span[1]),
+        unit=wanted.unit,
+        max_sources=wanted.max_sources,
+        min_share=wanted.min_share,
     )
+    attributed = await while_connected(request, work, seconds=service.settings.timeout)
+    return JsonResponse(library.attribution_reply(*attributed))
 
 
 async def index(request: Request) -> Response:
     """Read chunks ahead of any question."""
     service = service_of(request)
-    wanted = parsed(library.IndexBody, await _body(request))
+    body = await _body(request)
+    service.check_count(_length(body, "chunks"))
+    wanted = parsed(library.IndexBody, body)
     service.check_model(wanted.model)
-    service.check_count(len(wanted.chunks))
     _note(request, documents=len(wanted.chunks))
-    work = service.beside(lambda: service.pruner.index(wanted.chunks))
+    work = service.index(wanted.chunks)
     await while_connected(request, work, seconds=service.settings.timeout)
     return JsonResponse({"chunks": len(wanted.chunks)})
 
@@ -193,10 +213,22 @@ async def metrics(request: Request) -> Response:
 
 
 async def _body(request: Request) -> dict[str, Any]:
-    settings = service_of(request).settings
+    service = service_of(request)
+
+    def take(size: int) -> None:
+        service.take_body(size)
+        request.state.body_bytes += size
+
+    settings = service.settings
     return await read_object(
-        request, max_bytes=settings.max_body_bytes, seconds=settings.body_timeout
+        request, max_bytes=settings.max_body_bytes, seconds=settings.body_timeout, take=take
     )
+
+
+def _length(body: Any, key: str) -> int:
+    """Return how many items the list of a key has, before any of them is looked at."""
+    items = body.get(key) if isinstance(body, dict) else None
+    return len(items) if isinstance(items, list) else 0
 
 
 def _note(request: Request, **facts: Any) -> None:

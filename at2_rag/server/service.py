@@ -8,26 +8,31 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import fields
 from functools import partial
-from typing import Any, TypeVar, Unpack, cast
+from typing import Any, TypeAlias, TypeVar, Unpack, cast
 
 from at2_rag import __version__
-from at2_rag.attribution import AT2Attributor
+from at2_rag.attribution import AT2Attributor, Unit
 from at2_rag.errors import HeadWeightsNotFoundError, InputError, brief
 from at2_rag.model.hub import DEFAULT_MODEL
 from at2_rag.model.loading import LoadedModel
 from at2_rag.options import PruneOptions, PruneOverrides
+from at2_rag.progress import check_wanted
 from at2_rag.pruner import AT2Pruner, PrunerSettings
-from at2_rag.pruning.history import Turn
+from at2_rag.pruning.history import Turn, asked_in
 from at2_rag.pruning.workers import Workers, most_readers
-from at2_rag.results import PruneResult
+from at2_rag.readout.prior import prior_terms
+from at2_rag.results import Attribution, CitedAnswer, PruneResult
 from at2_rag.server.batching import Batcher, Job, Waiting
 from at2_rag.server.errors import ErrorKind, RequestError
 from at2_rag.server.settings import ServerSettings
 from at2_rag.server.telemetry.metrics import Metrics
 from at2_rag.states.store import ChunkCache
-from at2_rag.text.chunks import Chunk, ChunkLike, checked_chunks
+from at2_rag.text.chunks import Chunk, ChunkLike, as_chunk, checked_chunks
 
 T = TypeVar("T")
+
+Question: TypeAlias = tuple[str, Sequence[ChunkLike], Sequence[Turn]]
+"""A question, its chunks, and the turns before it."""
 
 MODEL_ALIAS = "at2-rag"
 """A name that requests may always give to the model."""
@@ -57,6 +62,7 @@ class Service:
         self.metrics = Metrics()
         self.draining = False
         self.in_flight = 0
+        self.body_bytes = 0  # of the requests in flight
         self._attributor = attributor
         self._checks = Workers(most_readers, max_pending=settings.max_requests)
         self._side_work = Workers(lambda: 1, max_pending=settings.max_requests)
@@ -71,6 +77,7 @@ class Service:
         cache = pruner.chunk_cache
         self.metrics.watch(
             in_flight=lambda: self.in_flight,
+            body_bytes=lambda: self.body_bytes,
             queued=lambda: self._batcher.waiting,
             queued_tokens=lambda: self._batcher.tokens,
             cache=(lambda: cache.counts) if isinstance(cache, ChunkCache) else None,
@@ -116,9 +123,17 @@ class Service:
                 "in several requests",
             )
 
-    async def beside(self, function: Callable[[], T]) -> T:
-        """Return what a long function returns, run beside the batches; cancelled, it stops."""
-        return await self._side_work.run(function)
+    def take_body(self, size: int) -> None:
+        """Count so many bytes more of a body; raise `RequestError` where they are too many."""
+        most = self.settings.max_bytes_in_flight
+        if self.body_bytes + size > most:
+            raise RequestError(
+                ErrorKind.BUSY,
+                f"the bodies in flight have {self.body_bytes:,} bytes, and at most {most:,} may "
+                f"be; try again in {self.retry_after} s",
+                retry_after=self.retry_after,
+            )
+        self.body_bytes += size
 
     async def cut(self, texts: Sequence[str], tokens: int) -> tuple[list[str], list[int]]:
         """Return texts cut to so many tokens, and the indexes of those that were longer."""
@@ -127,6 +142,7 @@ class Service:
         def shorten() -> tuple[list[str], list[int]]:
             kept, cut = list(texts), []
             for index, text in enumerate(texts):
+                check_wanted()
                 within = spans(text)
                 if len(within) > tokens:
                     kept[index] = text[: within[tokens - 1][1]]
@@ -135,65 +151,107 @@ class Service:
 
         return await self._checks.run(shorten)
 
-    async def job(
-        self,
-        query: str,
-        chunks: Sequence[ChunkLike],
-        options: PruneOptions,
-        *,
-        history: Sequence[Turn] = (),
-        priority: int = 0,
-    ) -> Job:
-        """Check a question and its chunks, and count the tokens that the scoring model reads."""
-        check = partial(self._job, query, chunks, options, history, priority)
-        return await self._checks.run(check)
+    async def jobs(
+        self, questions: Sequence[Question], options: PruneOptions, *, priority: int = 0
+    ) -> list[Job]:
+        """Check the questions of a request, and count the tokens that the scoring model reads.
 
-    def _job(
-        self,
-        query: str,
-        chunks: Sequence[ChunkLike],
-        options: PruneOptions,
-        history: Sequence[Turn],
-        priority: int,
-    ) -> Job:
-        _, views = checked_chunks(query, chunks)
+        What one of them can't be read for is found here, before it is in a batch with others.
+
+        Raises:
+            InputError: If a question, its history or a chunk can't be used.
+            RequestError: If all of them together have too many tokens.
+        """
+        return await self._checks.run(partial(self._jobs, questions, options, priority))
+
+    def _jobs(
+        self, questions: Sequence[Question], options: PruneOptions, priority: int
+    ) -> list[Job]:
         options = self.pruner.head_weights.with_limit(options)
-        return Job(query, chunks, options, self._tokens(query, views), history, priority)
+        jobs, sum_of_tokens = [], 0
+        for query, chunks, history in questions:
+            check_wanted()
+            _, views = checked_chunks(query, chunks)
+            if options.prior is not None:
+                prior_terms(views, options.prior)
+            tokens = self._tokens(asked_in(query, history), views)
+            sum_of_tokens += tokens
+            self._check_tokens(sum_of_tokens)
+            jobs.append(Job(query, chunks, options, tokens, history, priority))
+        return jobs
 
     def _tokens(self, query: str, views: Sequence[Chunk]) -> int:
         prompts = self.pruner.scoring_model.prompts
         layout = (prompts.joint if self.pruner.reading == "joint" else prompts.independent)(
             query, views
         )
-        tokens = len(layout.question_ids) + sum(map(len, layout.source_ids))
+        return len(layout.question_ids) + sum(map(len, layout.source_ids))
+
+    def _check_tokens(self, tokens: int) -> None:
         most = self.settings.max_request_tokens
         if tokens > most:
             raise RequestError(
                 ErrorKind.INVALID_INPUT,
-                f"the request has {tokens:,} tokens, at most {most:,} are taken; send fewer or "
-                "shorter documents",
+                f"the request has {tokens:,} tokens or more, at most {most:,} are taken; send "
+                "fewer or shorter documents, or several requests",
             )
-        return tokens
 
     def submit(self, jobs: Sequence[Job]) -> list[asyncio.Future[PruneResult]]:
-        """Queue the jobs of one request.
+        """Queue the jobs of one request; one is withdrawn by cancelling its future.
 
         Raises:
-            RequestError: If all of them together have too many tokens, or don't fit into the queue.
+            RequestError: If they don't fit into the queue.
         """
-        tokens, most = sum(job.tokens for job in jobs), self.settings.max_request_tokens
-        if tokens > most:
-            raise RequestError(
-                ErrorKind.INVALID_INPUT,
-                f"the questions together have {tokens:,} tokens, at most {most:,} are taken; send "
-                "them in several requests",
-            )
         return self._batcher.submit(jobs)
 
-    async def result(self, job: Job) -> PruneResult:
-        """Return the result of a job; cancelled, it is withdrawn."""
-        [future] = self.submit([job])
-        return await future
+    async def index(self, chunks: Sequence[ChunkLike]) -> None:
+        """Read chunks ahead of any question; cancelled, it stops."""
+
+        def count() -> int:
+            views = [as_chunk(chunk, index) for index, chunk in enumerate(chunks)]
+            return sum(map(len, self.pruner.scoring_model.prompts.windows(views)[0]))
+
+        await self._beside(count, lambda: self.pruner.index(chunks))
+
+    async def attribute(
+        self,
+        query: str,
+        chunks: Sequence[ChunkLike],
+        answer: str,
+        *,
+        span: tuple[int, int] | None,
+        unit: Unit,
+        max_sources: int,
+        min_share: float,
+    ) -> tuple[Attribution, CitedAnswer]:
+        """Say what an answer rests on, as `AT2Attributor` does; cancelled, it stops."""
+        attributor = self.attributor
+
+        def count() -> int:
+            _, views = checked_chunks(query, chunks)
+            layout = attributor.scoring_model.prompts.conversation(query, views, answer)
+            return 2 * len(layout.input_ids)  # once to attribute, once to cite
+
+        def work() -> tuple[Attribution, CitedAnswer]:
+            return (
+                attributor.attribute(query, chunks, answer, span=span, unit=unit),
+                attributor.cite(
+                    query, chunks, answer, max_sources=max_sources, min_share=min_share
+                ),
+            )
+
+        return await self._beside(count, work)
+
+    async def _beside(self, count: Callable[[], int], function: Callable[[], T]) -> T:
+        """Return what a function returns that reads as many tokens, run beside the batches.
+
+        Raises:
+            RequestError: If they are more than a request may have, or don't fit into the queue.
+        """
+        tokens = await self._checks.run(count)
+        self._check_tokens(tokens)
+        with self._batcher.beside(tokens):
+            return await self._side_work.run(function)
 
     async def _read(self, jobs: Sequence[Job]) -> list[PruneResult]:
         options = jobs[0].options
@@ -241,6 +299,7 @@ class Service:
             "fingerprint": weights.fingerprint,
             "attributes_answers": self._attributor is not None,
             "max_body_bytes": settings.max_body_bytes,
+            "max_bytes_in_flight": settings.max_bytes_in_flight,
             "max_request_tokens": settings.max_request_tokens,
             "max_queue_tokens": settings.max_queue_tokens,
             "batch_delay": settings.batch_delay,

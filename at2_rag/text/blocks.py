@@ -26,12 +26,15 @@ def block_spans(text: str) -> Iterator[Span]:
     for start, end in [*_marked(text), (len(text), len(text))]:
         lines = text[last:start].splitlines(keepends=True)
         starts = list(accumulate(map(len, lines), initial=last))
-        number = 0
+        number = sought = 0  # settings don't begin in a line before `sought`
         while number < len(lines):
+            settings = number
+            if number >= sought:
+                settings, sought = _settings(lines, number)
             stop = max(
+                settings,
                 _run(lines, number, _is_table_row),
                 _run(lines, number, _is_code),
-                _settings(lines, number),
                 _list(lines, number),
             )
             if stop > number:
@@ -91,10 +94,14 @@ def _run(lines: Sequence[str], number: int, belongs: Callable[[str], bool]) -> i
     return stop if stop - number > 1 else number
 
 
-def _settings(lines: Sequence[str], number: int) -> int:
-    """At least two lines of keys and values; a key that comes again at the margin begins anew."""
+def _settings(lines: Sequence[str], number: int) -> tuple[int, int]:
+    """At least two lines of keys and values; a key that comes again at the margin begins anew.
+
+    Also returns the next line in which a block may begin: if there is none here, the lines up to
+    the only one with a key and a value, or to the last that might belong, begin none either.
+    """
     keys: set[str] = set()
-    count, stop = 0, number
+    count, stop, only = 0, number, number
     while stop < len(lines):
         setting = _SETTING.match(lines[stop])
         within = _is_code(lines[stop]) or (count and _WITHIN_SETTINGS.match(lines[stop]))
@@ -104,9 +111,11 @@ def _settings(lines: Sequence[str], number: int) -> int:
             if not setting[1] and setting[2] in keys:
                 break
             keys |= {setting[2]} if not setting[1] else set()
-            count += 1
+            count, only = count + 1, stop
         stop += 1
-    return stop if count > 1 else number
+    if count > 1:
+        return stop, stop
+    return number, max(number, only if count else stop - 1) + 1
 
 
 def _list(lines: Sequence[str], number: int) -> int:

@@ -8,14 +8,14 @@ read a chunk's *echoes* of the question, and what is left must carry the score.
 from __future__ import annotations
 
 import re
-import unicodedata
 from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
+from at2_rag.progress import check_wanted
 from at2_rag.text.chunks import Chunk
 from at2_rag.text.function_words import FUNCTION_WORDS
-from at2_rag.text.scripts import QUESTION_MARKS, UNSPACED
+from at2_rag.text.scripts import QUESTION_MARKS, UNSPACED, normalized
 from at2_rag.text.sentences import Span, asks, sentence_spans
 
 _WORD = re.compile(rf"[{UNSPACED}]|\w+(?:['’]\w+)*")
@@ -73,6 +73,7 @@ def without_echoes(query: str, chunks: Sequence[Chunk]) -> list[Chunk]:
 
 
 def _without_echoes(chunk: Chunk, query: Sequence[str], is_question: bool) -> Chunk:
+    check_wanted()
     text = _blanked(chunk.text, query, is_question)
     return chunk if text == chunk.text else replace(chunk, text=text)
 
@@ -161,4 +162,4 @@ def _words(text: str) -> list[_Word]:
 
 
 def _folded(text: str) -> str:
-    return (text if text.isascii() else unicodedata.normalize("NFKC", text)).casefold()
+    return normalized(text, "NFKC").casefold()

@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from numbers import Integral
 from typing import TypeAlias
 
 from at2_rag.errors import InputError, brief
+from at2_rag.progress import check_wanted
 from at2_rag.text.chunks import Chunk
 from at2_rag.text.sentences import Span
 
-Protect: TypeAlias = str | re.Pattern[str] | Mapping[int, Iterable[Span]]
+Protect: TypeAlias = str | re.Pattern[str] | Sequence[str] | Mapping[int, Iterable[Span]]
 
 
 def protected_spans(chunks: Sequence[Chunk], protect: Protect | None) -> list[list[Span]]:
     """Return the protected ranges of each chunk's text, ascending and without overlaps.
 
-    `protect` is a regular expression, or has ranges of characters by chunk index.
+    `protect` is a regular expression, a list of texts that are looked for as they are, in time
+    linear in the chunks', or has ranges of characters by chunk index.
     """
     protected: list[list[Span]] = [[] for _ in chunks]
     if isinstance(protect, Mapping):
@@ -33,20 +36,49 @@ def protected_spans(chunks: Sequence[Chunk], protect: Protect | None) -> list[li
                 )
             protected[index] = _merged(_checked(span, index, chunks[index].text) for span in spans)
     elif protect is not None:
-        pattern = pattern_of(protect)
+        matches = _matches_of(protect)
         for spans, chunk in zip(protected, chunks, strict=True):
-            spans += [match.span() for match in pattern.finditer(chunk.text) if match[0]]
+            check_wanted()
+            spans += _merged(span for span in matches(chunk.text) if span[0] < span[1])
     return protected
 
 
-def pattern_of(protect: object) -> re.Pattern[str]:
+def check_protect(protect: Protect) -> None:
+    """Raise `InputError` for what can't be used with any chunks; ranges are checked with them."""
+    if not isinstance(protect, Mapping):
+        _matches_of(protect)
+
+
+def _matches_of(protect: object) -> Callable[[str], Iterable[Span]]:
+    """Return what yields the matches in a text; none overlaps another of the same pattern."""
+    if isinstance(protect, list | tuple):
+        for text in protect:
+            if not isinstance(text, str) or not text.strip():
+                raise InputError(
+                    f"protect has {brief(text)}; pass texts that aren't blank, or one regular "
+                    "expression"
+                )
+        return partial(_occurrences, protect)
+    pattern = _pattern_of(protect)
+    return lambda text: (match.span() for match in pattern.finditer(text))
+
+
+def _occurrences(wanted: Iterable[str], text: str) -> Iterator[Span]:
+    for one in wanted:
+        start = text.find(one)
+        while start >= 0:
+            yield start, start + len(one)
+            start = text.find(one, start + len(one))
+
+
+def _pattern_of(protect: object) -> re.Pattern[str]:
     """Return a regular expression over text, compiled if it isn't yet."""
     if isinstance(protect, re.Pattern) and isinstance(protect.pattern, str):
         return protect
     if not isinstance(protect, str):
         raise InputError(
-            f"protect is a {type(protect).__name__}; pass a regular expression over text, or a "
-            "mapping from chunk indices to ranges of characters"
+            f"protect is a {type(protect).__name__}; pass a regular expression over text, a list "
+            "of texts, or a mapping from chunk indices to ranges of characters"
         )
     try:
         return re.compile(protect)

@@ -1,8 +1,10 @@
-"""Characters of scripts, and how many words a text has in any of them."""
+"""Characters of scripts, their normal forms, and how many words a text has in any of them."""
 
 from __future__ import annotations
 
 import re
+import unicodedata
+from typing import Literal
 
 QUESTION_MARKS = "?？؟⁇⁈⁉፧\u037e\u055e"
 """Marks of questions, for a character class; Greek also writes them as semicolons."""
@@ -23,6 +25,18 @@ SYLLABLE = re.compile(
     r"[\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7a3\U00020000-\U0003ffff]"
 )
 """Characters that stand for a syllable or more: kana, Han, Hangul."""
+
+_PART = re.compile(r"[\w\s]*[^\w\s]{1,64}|[\w\s]+")  # accents are neither letters nor space
+
+
+def normalized(text: str, form: Literal["NFC", "NFKC"]) -> str:
+    """Return a text in a normal form of Unicode; a run of accents in parts of 64.
+
+    `unicodedata` brings the accents of a letter into order, in quadratic time.
+    """
+    if text.isascii():
+        return text
+    return "".join(unicodedata.normalize(form, part) for part in _PART.findall(text))
 
 
 def length(text: str) -> int:

@@ -73,7 +73,7 @@ _DATE = re.compile(r"\d{1,2}\.\s?\d")  # of "1998. 5. 3."
 _LISTED = re.compile(r"\d{1,3}\.\s")
 _UNKNOWN = 4  # letters of a word that may be an abbreviation before a number
 _SAMPLE = 4000  # characters of a text that tell its language
-_LONGEST = 20  # characters of a word before a full stop that are looked at
+_LONGEST = 20  # characters before or after a mark that are looked at
 _TAKES_UP = re.compile("[、，,と]|って|という|など|[のはがをにもでへや]")  # a quotation that ended
 
 
@@ -193,7 +193,7 @@ def _goes_on(line: str, start: int, end: int) -> bool:
     """Return whether a sentence goes on after a quotation that ended, without a space."""
     if _TAKES_UP.match(line, end):
         return True
-    begins = line[start:end].lstrip()[:1] in '「『“"'
+    begins = line[start : start + _LONGEST].lstrip()[:1] in '「『“"'
     return begins and "\u4e00" <= line[end] <= "\u9fff"  # "...？"他问道
 
 

@@ -12,6 +12,7 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
+from at2_rag.progress import check_wanted
 from at2_rag.text.blocks import block_spans
 from at2_rag.text.chunks import Chunk
 from at2_rag.text.scripts import UNSPACED
@@ -73,7 +74,11 @@ def text_units(text: str) -> tuple[Span, ...]:
 
 def unit_spans(chunks: Sequence[Chunk]) -> list[UnitSpan]:
     """Return where the units of chunks' texts are, in order; a blank text has none."""
-    return [(i, *span) for i, chunk in enumerate(chunks) for span in text_units(chunk.text)]
+    units: list[UnitSpan] = []
+    for index, chunk in enumerate(chunks):
+        check_wanted()
+        units += [(index, *span) for span in text_units(chunk.text)]
+    return units
 
 
 def _joined(text: str, pieces: Sequence[tuple[int, int, bool]]) -> Iterator[_Piece]:

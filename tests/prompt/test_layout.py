@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import copy
 import re
+import threading
+import time
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -123,6 +126,18 @@ def test_a_shortened_query_keeps_its_content_words() -> None:
     words = decode(tiny_tokenizer(), [short.question_ids[row] for row in short.rows])
     assert words.replace(" ", "").replace("emma", "").strip("aem") == ""
     assert len(short.rows) < 64
+
+
+def test_other_threads_run_while_a_long_query_is_tokenised() -> None:
+    encoder, text = TextEncoder(tiny_tokenizer()), "An island in the sea. " * 50_000
+    thread = threading.Thread(target=encoder.encode_with_spans, args=[text])
+    turns = [time.monotonic()]
+    thread.start()
+    while thread.is_alive():
+        time.sleep(0.001)
+        turns.append(time.monotonic())
+    longest = max(later - earlier for earlier, later in pairwise(turns))
+    assert longest < (turns[-1] - turns[0]) / 2, "nearly all of the time is the tokenizer's"
 
 
 def test_surrogates_are_replaced_for_scoring() -> None:

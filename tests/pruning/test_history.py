@@ -109,6 +109,11 @@ def test_a_question_is_read_after_the_one_that_it_refers_to(
     assert asked_in(query, history) == read
 
 
+def test_a_long_question_is_looked_at_in_linear_time() -> None:
+    query = "uhr zug bahn " + "him " * 100_000 + "tor"
+    assert asked_in(query, HISTORY) == query  # would take minutes
+
+
 def test_pruning_with_a_history_is_pruning_by_what_is_read(pruner: AT2Pruner) -> None:
     whole = pruner.prune(READ, CHUNKS, top_k=1)
     result = pruner.prune(QUERY, CHUNKS, top_k=1, history=HISTORY)

@@ -193,3 +193,8 @@ def test_what_is_held_is_part_of_the_holders_words(seed: int) -> None:
 
 def test_repeated_letters_cost_no_time() -> None:
     assert is_new("a" * 1000, "a" * 1_000_000) and is_new("a b " * 500 + "c", "a b " * 200_000)
+
+
+def test_runs_of_accents_cost_no_time() -> None:
+    accents = "e" + "\u0301" * 200_000 + "\u0327" * 200_000
+    assert is_new("An e.", accents) and is_new(accents, "An e.")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -39,3 +40,20 @@ def server(arguments: list[str]) -> Iterator[ServerProcess]:
         *arguments, "--max-documents", "20", "--max-body-bytes", "100000", "--model-name", "rerank"
     ) as running:
         yield running
+
+
+@pytest.fixture
+def spans() -> Iterator[Any]:
+    """An exporter of OpenTelemetry that keeps the spans of a test in memory."""
+    sdk = pytest.importorskip("opentelemetry.sdk.trace")
+    export = pytest.importorskip("opentelemetry.sdk.trace.export")
+    memory = pytest.importorskip("opentelemetry.sdk.trace.export.in_memory_span_exporter")
+    from opentelemetry import trace
+
+    exporter = memory.InMemorySpanExporter()
+    if not isinstance(trace.get_tracer_provider(), sdk.TracerProvider):  # it can be set once
+        trace.set_tracer_provider(sdk.TracerProvider())
+    provider: Any = trace.get_tracer_provider()
+    provider.add_span_processor(export.SimpleSpanProcessor(exporter))
+    yield exporter
+    exporter.shutdown()

@@ -54,7 +54,23 @@ CASES: list[tuple[str, dict[str, Any], int, str]] = [
     ("/v1/prune", {"query": QUERY, "chunks": [{"title": "x"}]}, 422, "chunk 0"),
     ("/v1/prune", {"query": QUERY, "chunks": ["a"], "top_k": 0}, 422, "top_k is 0"),
     ("/v1/prune", {"query": QUERY, "chunks": ["a"], "topk": 1}, 422, "topk"),
-    ("/v1/prune", {"query": QUERY, "chunks": ["a"], "protect": "("}, 422, "protect|pattern"),
+    ("/v1/prune", {"query": QUERY, "chunks": ["a"], "protect": "(a+)+$"}, 422, "protect is .*list"),
+    ("/v1/prune", {"query": QUERY, "chunks": ["a"], "protect": [" "]}, 422, "protect has ' '"),
+    ("/v1/prune", {"query": QUERY, "chunks": ["a"], "protect": ["a"] * 101}, 422, "at most 100"),
+    ("/v1/prune", {"query": QUERY, "chunks": ["a"], "history": [{"content": 5}]}, 422, r"y\[0\]"),
+    (
+        "/v1/prune",
+        {"query": QUERY, "chunks": [{"text": "a", "retrieval_score": 5.0}], "prior": "cosine"},
+        422,
+        "prior='cosine'",
+    ),
+    ("/v1/prune", {"requests": [5]}, 422, r"requests\[0\] is 5"),
+    ("/v1/prune", {"requests": [{"query": "?", "chunks": ["a"], "k": 1}]}, 422, "its key 'k'"),
+    ("/v1/prune", {"requests": [{"query": "?", "chunks": [5] * 9}] * 3}, 413, "27 documents"),
+    ("/v1/rerank", {**GOOD, "documents": [5] * 21}, 413, "21 documents"),
+    ("/rerank", {"query": QUERY, "texts": [5] * 21}, 413, "21 documents"),
+    ("/v1/attribute", {"query": QUERY, "chunks": [5] * 21, "answer": "a"}, 413, "21 documents"),
+    ("/v1/index", {"chunks": [5] * 21}, 413, "21 documents"),
     ("/v1/prune", {"requests": [{"query": " ", "chunks": ["a"]}]}, 422, "blank"),
     ("/v1/index", {"chunks": [5]}, 422, r"chunks\[0\] is 5"),
     ("/v1/nowhere", GOOD, 404, "no such path"),
@@ -85,7 +101,11 @@ def test_each_shape_has_its_error_form(server: ServerProcess) -> None:
         "/v1/prune": {"error", "message"},
     }
     tei = server.post("/rerank", {"query": " ", "texts": ["a"]}).json()
-    assert tei.keys() == {"error", "error_type"} and tei["error_type"] == "Validation"
+    assert tei.keys() == {"error", "error_type"} and tei["error_type"] == "Tokenizer"
+    tei = server.post("/rerank", {"query": "?", "texts": ["a"] * 21}).json()
+    assert tei["error_type"] == "Validation", "of a 413, as in TEI"
+    tei = server.post("/rerank", {"query": "?", "texts": []}).json()
+    assert tei["error_type"] == "Empty"
     voyage = server.post("/v1/rerank", {**GOOD, "truncation": "no"}).json()
     assert voyage.keys() == {"detail"}
 
@@ -101,6 +121,8 @@ BODIES: list[tuple[bytes, dict[str, str], int, str]] = [
     (b'{"query": "a", "docu', JSON, 400, "isn't JSON"),
     (b"[1, 2]", JSON, 400, "send one JSON object"),
     (b'{"query": NaN}', JSON, 400, "NaN"),
+    (b'{"query": "a", "documents": [{"text": "a", "n": 1e999}]}', JSON, 400, "1e999 is beyond"),
+    (b'{"top_n": -1' + b"0" * 400 + b".5}", JSON, 400, "-1000.* is beyond"),
     (b"[" * 50_000, JSON, 400, "nested too deep|isn't JSON"),
     (b'{"top_n": ' + b"9" * 20_000 + b"}", JSON, 400, "isn't JSON"),
     (json.dumps(GOOD).encode("utf-16"), JSON, 400, "isn't UTF-8"),
@@ -118,6 +140,18 @@ def test_bodies_that_cannot_be_read(
     response = httpx.post(f"{server.url}/v2/rerank", content=body, headers=headers, timeout=60)
     assert response.status_code == status, response.text
     assert re.search(said, message(response))
+
+
+@pytest.mark.parametrize("depth", [200, 900, 930, 940, 943, 944, 945, 946, 950, 1000])
+def test_what_is_nested_deep_is_sent_back_or_refused(server: ServerProcess, depth: int) -> None:
+    nested = b"[" * depth + b"]" * depth
+    body = b'{"query": "who?", "documents": [{"text": "a", "deep": ' + nested + b"}]}"
+    response = httpx.post(f"{server.url}/v1/rerank", content=body, headers=JSON, timeout=60)
+    assert response.status_code in (200, 400, 422), response.text
+    if response.status_code == 200:
+        assert nested in response.content
+    else:
+        assert "nested too deep" in message(response)
 
 
 def test_a_hundred_thousand_documents(server: ServerProcess) -> None:

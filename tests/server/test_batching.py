@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from typing import Any
@@ -90,6 +91,19 @@ async def test_lower_numbers_are_read_first() -> None:
     assert reader.batches == [["first"], ["soon"], ["middle"], ["late"]]
 
 
+async def test_waiting_makes_up_for_a_priority() -> None:
+    reader = Reader()
+    async with batcher(reader, max_batch_tokens=10) as queue:
+        futures = queue.submit([job("first")])
+        await settled()
+        futures += queue.submit([job("patient", priority=2)])
+        await asyncio.sleep(0.25)  # longer than two steps
+        futures += queue.submit([job("urgent", priority=0)])
+        reader.may_read.set()
+        await asyncio.gather(*futures)
+    assert reader.batches == [["first"], ["patient"], ["urgent"]]
+
+
 async def test_a_full_queue_refuses_and_says_when_to_come_again() -> None:
     reader = Reader()
     async with batcher(reader) as queue:
@@ -129,11 +143,40 @@ async def test_a_batch_that_nobody_awaits_is_cancelled_and_makes_way() -> None:
         pair[0].cancel()
         await settled()
         assert reader.cancelled == [], "someone still awaits the other half"
+        assert queue.tokens == 30, "what is read with another counts until it was read"
         pair[1].cancel()
         await settled()
         assert reader.cancelled == [["a", "b"]]
+        assert queue.tokens == 10
         reader.may_read.set()
         assert (await other).query == "c"
+    assert queue.tokens == 0
+
+
+async def test_what_is_read_beside_the_batches_counts() -> None:
+    async with batcher(Reader()) as queue:
+        with queue.beside(1000):  # an empty queue takes anything
+            with pytest.raises(RequestError, match="1,000 tokens wait"):
+                queue.submit([job("a")])
+            with pytest.raises(RequestError), queue.beside(1):
+                pass
+        assert queue.tokens == 0
+
+
+async def test_an_error_that_nobody_awaits_is_not_printed() -> None:
+    printed: list[Any] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: printed.append(context))
+    reader = Reader()
+    reader.bad = {"a"}
+    reader.may_read.set()
+    async with batcher(reader) as queue:
+        futures = queue.submit([job("a")])
+        await settled()
+        assert futures[0].done()
+        del futures
+        gc.collect()
+        await settled()
+    assert printed == []
 
 
 async def test_one_that_fails_takes_no_other_with_it() -> None:

@@ -21,6 +21,17 @@ def test_keys_of_file_and_environment(tmp_path: Path, monkeypatch: pytest.Monkey
     assert read_keys(None) == ()
 
 
+@pytest.mark.parametrize("value", ["", ",", " , \n"])
+def test_a_variable_without_a_key_opens_nothing(
+    value: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(KEYS_VARIABLE, value)
+    (tmp_path / "keys").write_text("one\n")
+    for file in (None, tmp_path / "keys"):
+        with pytest.raises(InputError, match=f"{KEYS_VARIABLE} is set, but has no key"):
+            read_keys(file)
+
+
 @pytest.mark.parametrize("content", [b"", b"# nothing\n", b"\xff\xfe"])
 def test_a_file_without_a_key_opens_nothing(content: bytes, tmp_path: Path) -> None:
     path = tmp_path / "keys"
@@ -43,6 +54,11 @@ def test_numbers_are_checked(name: str, value: float) -> None:
     settings: Any = {name: value}
     with pytest.raises(InputError, match=f"{name} is .*; pass a finite number of at least"):
         ServerSettings(**settings)
+
+
+def test_a_body_is_no_larger_than_all_together() -> None:
+    with pytest.raises(InputError, match="max_body_bytes is 101, .* is 100; raise the latter"):
+        ServerSettings(max_body_bytes=101, max_bytes_in_flight=100)
 
 
 def test_keys_are_not_shown() -> None:

@@ -183,6 +183,8 @@ def test_too_many_tokens_are_refused_with_both_numbers(small: ServerProcess) -> 
     batch = {"requests": [{"query": "Who?", "chunks": LONG["documents"]}] * 3}
     response = small.post("/v1/prune", batch, headers=bearer("first-key"))
     assert response.status_code == 422 and "several requests" in response.json()["message"]
+    response = small.post("/v1/index", {"chunks": longer["documents"]}, headers=bearer("first-key"))
+    assert response.status_code == 422 and "at most 100,000" in response.json()["message"]
 
 
 def test_an_answer_that_takes_too_long_is_given_up(arguments: list[str]) -> None:
@@ -190,8 +192,9 @@ def test_an_answer_that_takes_too_long_is_given_up(arguments: list[str]) -> None
         response = server.post("/v2/rerank", BODY)
         assert response.status_code == 504 and "within 0.001 s" in response.json()["message"]
         batch = {"requests": [{"query": "Who?", "chunks": ["a"]}]}
-        [line] = map(json.loads, server.post("/v1/prune", batch).text.splitlines())
-        assert (line["index"], line["error"]) == (0, "timeout")
+        response = server.post("/v1/prune", batch)
+        assert response.status_code in (200, 504), "preparing it may take too long already"
+        assert json.loads(response.text)["error"] == "timeout"
 
 
 def test_term_under_load_loses_no_accepted_request(arguments: list[str]) -> None:
@@ -221,7 +224,8 @@ def test_term_under_load_loses_no_accepted_request(arguments: list[str]) -> None
     assert set(answered) <= {200, 503}, answered
     assert sorted(answered) == sorted(one for one in outcomes if isinstance(one, int))
     others = {one for one in outcomes if isinstance(one, str)}
-    assert all("without sending a response" in one for one in others), others
+    closed = ("without sending a response", "Connection reset by peer")
+    assert all(any(text in one for text in closed) for one in others), others
 
 
 def test_a_draining_server_finishes_what_it_has_and_says_so(arguments: list[str]) -> None:

@@ -159,7 +159,14 @@ def assert_alike(got: Any, expected: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    "options", [{}, {"top_k": 2}, {"unit": "sentence", "max_tokens": 40}, {"max_missed": 0.5}]
+    "options",
+    [
+        {},
+        {"top_k": 2},
+        {"unit": "sentence", "max_tokens": 40},
+        {"max_missed": 0.5},
+        {"top_k": 1, "protect": ["Bela wrote", "Emil left."]},
+    ],
 )
 def test_prune_says_all_that_a_result_says(
     server: ServerProcess, pruner: AT2Pruner, options: Any
@@ -172,6 +179,8 @@ def test_prune_says_all_that_a_result_says(
     result = pruner.prune(QUERY, chunks, **options)
     assert_alike(without_timings(got), without_timings(json.loads(result.to_json())))
     assert got["timings"]["total"] > 0
+    if "protect" in options:
+        assert {1, 4} <= {chunk["index"] for chunk in got["kept"]}
 
 
 def test_prune_reads_a_history(server: ServerProcess, pruner: AT2Pruner) -> None:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import logging
+import subprocess
 import sys
 from typing import Any
 
 import pytest
 
-from at2_rag import PruneResult, ScoredChunk
+from at2_rag import InputError, PruneResult, ScoredChunk
 from at2_rag.server.telemetry.logs import JsonFormatter, request_id
 from at2_rag.server.telemetry.metrics import Metrics
 from at2_rag.server.telemetry.tracing import describe, reranker_span
@@ -72,24 +73,60 @@ def test_stages_add_up_and_tokens_are_counted() -> None:
 
 
 @pytest.mark.parametrize("with_text", [False, True])
-def test_spans_are_rerankers_beneath_the_callers(with_text: bool) -> None:
-    sdk = pytest.importorskip("opentelemetry.sdk.trace")
-    export = pytest.importorskip("opentelemetry.sdk.trace.export")
-    memory = pytest.importorskip("opentelemetry.sdk.trace.export.in_memory_span_exporter")
-    from opentelemetry import trace
-
-    exporter = memory.InMemorySpanExporter()
-    if not isinstance(trace.get_tracer_provider(), sdk.TracerProvider):  # it can be set once
-        trace.set_tracer_provider(sdk.TracerProvider())
-    provider: Any = trace.get_tracer_provider()
-    provider.add_span_processor(export.SimpleSpanProcessor(exporter))
+def test_spans_are_rerankers_beneath_the_callers(spans: Any, with_text: bool) -> None:
     parent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
     with reranker_span({"traceparent": parent}, model="tiny") as span:
         describe(span, RESULT, RESULT.kept, with_text=with_text)
-    [finished] = exporter.get_finished_spans()
+    [finished] = spans.get_finished_spans()
     attributes = dict(finished.attributes)
     assert f"{finished.context.trace_id:032x}" == parent.split("-")[1]
     assert attributes["openinference.span.kind"] == "RERANKER"
     assert attributes["reranker.input_documents.1.document.id"] == "note"
     assert attributes["reranker.output_documents.0.document.score"] == 0.9
     assert (SECRET in json.dumps(attributes)) is with_text
+
+
+def test_a_span_has_the_class_of_an_error_alone(spans: Any) -> None:
+    with (
+        pytest.raises(InputError),
+        reranker_span({"traceparent": "none"}, model="tiny"),
+    ):
+        raise InputError(SECRET)
+    [finished] = spans.get_finished_spans()
+    assert finished.status.status_code.name == "ERROR"
+    assert finished.status.description == "InputError"
+    assert SECRET not in finished.to_json()
+
+
+OTHERS = f"""
+import asyncio, logging, warnings
+from at2_rag.server.process import _log_error
+from at2_rag.server.telemetry.logs import log_as_json
+
+async def main():
+    asyncio.get_running_loop().set_exception_handler(_log_error)
+    future = asyncio.get_running_loop().create_future()
+    future.set_exception(ValueError({SECRET!r}))
+    del future  # nobody asked for its exception
+    await asyncio.sleep(0)
+
+import transformers  # has a handler of its own
+log_as_json()
+asyncio.run(main())
+logging.getLogger("some.library").warning("a warning")
+logging.getLogger("some.library").info("not of interest")
+logging.getLogger("transformers.models").warning("another")
+warnings.warn("an old call")
+"""
+
+
+def test_what_other_libraries_log_is_json_too() -> None:
+    ran = subprocess.run([sys.executable, "-c", OTHERS], capture_output=True, text=True, check=True)
+    records = [json.loads(line) for line in ran.stderr.splitlines()]
+    assert [one["logger"] for one in records] == [
+        "at2_rag.server.access",
+        "some.library",
+        "transformers.models",
+        "py.warnings",
+    ]
+    assert records[0]["exception"] == "ValueError" and SECRET not in ran.stderr

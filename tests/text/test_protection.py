@@ -23,6 +23,19 @@ def test_a_pattern_protects_its_matches() -> None:
     assert protected_spans(CHUNKS, None) == [[]] * 4
 
 
+def test_texts_protect_where_they_stand_as_they_are() -> None:
+    chunks = [Chunk("Pay $2.50 (2.50 net)."), Chunk("A B a b A B"), Chunk("none")]
+    expected = [[(4, 9), (11, 15)], [(0, 3), (8, 11)], []]
+    assert protected_spans(chunks, ("$2.5", "2.50", "A B")) == expected
+    assert protected_spans(chunks, ["."])[1:] == [[], []], "it is no pattern"
+    assert protected_spans(chunks, []) == [[], [], []]
+
+
+def test_texts_are_sought_in_linear_time() -> None:
+    chunk, text = Chunk("a" * 400_000), "a" * 50_000 + "b" + "a" * 50_000
+    assert protected_spans([chunk], [text] * 20) == [[]]  # would take hours
+
+
 def test_ranges_protect_what_they_name() -> None:
     overlapping: dict[Any, Any] = {
         np.int64(3): [(np.int64(0), 1)],
@@ -42,7 +55,9 @@ def test_ranges_protect_what_they_name() -> None:
         ({4: [(0, 1)]}, "key 4; pass an index of the 4 chunks, from 0"),
         ("(", r"no regular expression: '\('.*re.escape"),
         (re.compile(b"x"), "protect is a Pattern"),
-        (7, "protect is a int; pass a regular expression over text, or a mapping"),
+        (7, "protect is a int; pass a regular expression over text, a list of texts, or a mapping"),
+        (["a", " "], "protect has ' '; pass texts that aren't blank"),
+        (("a", 7), "protect has 7"),
     ],
     ids=str,
 )

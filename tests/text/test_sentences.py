@@ -106,8 +106,9 @@ def test_every_character_is_in_one_sentence() -> None:
         ("\n-" * 100_000 + " a", 1),
         ("1. One. " * 20_000, 20_000),
         (" " * 100_000 + "a" + "." * 100_000, 1),
+        ("「" + "。」問" * 300_000, 1),
     ],
-    ids=range(5),
+    ids=range(6),
 )
 def test_work_on_long_texts_is_not_quadratic(text: str, count: int) -> None:
     assert len(sentence_spans(text)) == count  # would take minutes

@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Callable, Sequence
+
 import numpy as np
 import pytest
 
-from at2_rag.text.units import OPEN_LINES, text_units
+from at2_rag import Chunk
+from at2_rag.progress import Abandoned, abandoned_by
+from at2_rag.text.echo import without_echoes
+from at2_rag.text.protection import protected_spans
+from at2_rag.text.units import OPEN_LINES, text_units, unit_spans
 from tests.text.test_sentences import check_cover
 
 TABLE = " | 2019 | 2018\nDiscount rate | 4.00% | 3.75%\nGrowth | 3.40% | - - %"
@@ -140,8 +147,30 @@ def test_every_character_is_in_one_unit() -> None:
         "k: v\n" * 40_000,
         "<ul><li>" * 25_000,
         "Why?\n" * 40_000,
+        "    \n" * 100_000 + "x",
+        "k: v\n" + "    \n" * 100_000 + "x",
+        "k: v\n x\n" * 40_000,
     ],
 )
 def test_work_on_long_texts_is_not_quadratic(text: str) -> None:
     units = text_units(text)  # would take minutes
     assert " ".join(text[start:end] for start, end in units).split() == text.split()
+
+
+@pytest.mark.parametrize(
+    "work",
+    [
+        unit_spans,
+        lambda chunks: without_echoes("Who wrote it?", chunks),
+        lambda chunks: protected_spans(chunks, "a"),
+    ],
+)
+def test_work_on_a_texts_parts_ends_once_nobody_wants_it(
+    work: Callable[[Sequence[Chunk]], object],
+) -> None:
+    unwanted = threading.Event()
+    with abandoned_by(unwanted):
+        work([Chunk("a")])
+        unwanted.set()
+        with pytest.raises(Abandoned):
+            work([Chunk("a")])

@@ -8,17 +8,19 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from at2_rag.server.shapes.error_forms import ErrorForm
 from at2_rag.server.shapes.ranking import (
+    MOST_PRIORITY,
     Ranked,
     Ranking,
     RankingBody,
     Shape,
+    Texts,
+    TextsOrObjects,
     as_object,
     relevance,
     text_of,
 )
 
 _Count = Annotated[int, Field(ge=1)]
-_MOST_PRIORITY = 999
 
 
 class RelevantSpans(BaseModel):
@@ -41,9 +43,9 @@ class _CohereBody(RankingBody):
 class CohereV2Body(_CohereBody):
     """The body of `/v2/rerank`."""
 
-    documents: list[str]
+    documents: Texts
     relevant_spans: RelevantSpans | None = None
-    priority: Annotated[int, Field(ge=0, le=_MOST_PRIORITY)] = 0
+    priority: Annotated[int, Field(ge=0, le=MOST_PRIORITY)] = 0
 
     @property
     def wanted_spans(self) -> RelevantSpans | None:
@@ -67,8 +69,8 @@ class CohereV2Body(_CohereBody):
 class CohereV1Body(_CohereBody):
     """The body of `/v1/rerank`, in which documents may be objects."""
 
-    documents: list[str | dict[str, Any]]
-    rank_fields: list[str] | None = None
+    documents: TextsOrObjects
+    rank_fields: Texts | None = None
     return_documents: bool = True
 
     def ranking(self) -> Ranking:

@@ -12,6 +12,7 @@ from at2_rag.server.errors import ErrorKind, RequestError
 _TEI_TYPES: Mapping[ErrorKind, str] = MappingProxyType(
     {
         ErrorKind.NO_DOCUMENTS: "Empty",
+        ErrorKind.INVALID_INPUT: "Tokenizer",  # what TEI calls its 422
         ErrorKind.FAILED: "Backend",
         ErrorKind.TIMEOUT: "Backend",
         ErrorKind.NOT_READY: "Unhealthy",

@@ -6,21 +6,45 @@ import json
 from dataclasses import fields
 from functools import reduce
 from operator import or_
+from types import NoneType
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, create_model
+from pydantic import BaseModel, ConfigDict, Field, create_model, model_validator
+from pydantic_core import PydanticCustomError
 
+from at2_rag.errors import brief
 from at2_rag.options import PruneOptions, plain_types
 from at2_rag.results import Attribution, CitedAnswer, PruneResult
+from at2_rag.server.shapes.ranking import Texts, TextsOrObjects
+
+_MOST_PROTECTED = 100
 
 Chunks = Annotated[
-    list[str | dict[str, Any]],
+    TextsOrObjects,
     Field(description="Strings, or objects with text, title, id, metadata and retrieval_score."),
 ]
 
 
+# No regular expression from outside is run: some take longer than anybody waits, and all the while
+# nothing else in the process runs.
+_Protect = Annotated[Texts, Field(max_length=_MOST_PROTECTED)]
+_PROTECT_HELP = "Keep every chunk (or sentence) that has one of these texts in it."
+
+
 class _Body(BaseModel):
     model_config = ConfigDict(strict=True, extra="forbid")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _refuse_unknown_key(cls, body: Any) -> Any:
+        """Refuse the first unknown key, not all of them, of which there may be a million."""
+        for key in body if isinstance(body, dict) else ():
+            if key not in cls.model_fields:
+                what = {"key": brief(key)}
+                raise PydanticCustomError(
+                    "unknown_key", "its key {key} is unknown; remove it", what
+                )
+        return body
 
 
 class Question(_Body):
@@ -28,7 +52,7 @@ class Question(_Body):
 
     query: str
     chunks: Chunks
-    history: list[str | dict[str, Any]] = Field(
+    history: TextsOrObjects = Field(
         default=[], description="The user's earlier questions, or messages with role and content."
     )
 
@@ -45,10 +69,14 @@ class _Options(_Body):
 def _with_options(base: type[Any], name: str, doc: str) -> Any:
     """Return a subclass with a field for each option; what isn't set is the server's default."""
     types = plain_types(PruneOptions)
+    types["protect"] = (_Protect, NoneType)
     definitions: dict[str, Any] = {
         option.name: (
             reduce(or_, types[option.name]),
-            Field(default=option.default, description=option.metadata["help"]),
+            Field(
+                default=option.default,
+                description=_PROTECT_HELP if option.name == "protect" else option.metadata["help"],
+            ),
         )
         for option in fields(PruneOptions)
     }
@@ -62,7 +90,7 @@ class PruneBody(_Options, Question):
 class PruneBatchBody(_Options):
     """The body of `/v1/prune` with several questions and the same options for all."""
 
-    requests: list[Question]
+    requests: Annotated[list[Question], Field(fail_fast=True)]
 
 
 if not TYPE_CHECKING:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeAlias, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from at2_rag.errors import brief
 from at2_rag.options import PruneOptions
@@ -17,6 +17,13 @@ from at2_rag.server.service import Service
 from at2_rag.server.shapes.error_forms import ErrorForm
 
 B = TypeVar("B", bound=BaseModel)
+
+# The first item that is wrong is all that is looked for: there may be millions.
+Texts: TypeAlias = Annotated[list[str], Field(fail_fast=True)]
+TextsOrObjects: TypeAlias = Annotated[list[str | dict[str, Any]], Field(fail_fast=True)]
+
+MOST_PRIORITY = 999
+"""The largest priority number, as Cohere has it; 0 is read first."""
 
 # Equal for all rankings, so that they can be read together; everything is kept.
 _RANK_CHUNKS = PruneOptions(top_k=sys.maxsize, max_overlap=None, multi_hop=False)
@@ -112,13 +119,12 @@ async def rank(service: Service, ranking: Ranking, *, identity: str) -> Ranked:
     """Return the documents of a ranking by their scores, equal ones in the order of the request.
 
     Raises:
-        RequestError: If the model is unknown, there are no documents, or more than a limit allows.
+        RequestError: If the model is unknown, there are no documents, or too many tokens.
         InputError: If the question or a document can't be used.
     """
     service.check_model(ranking.model)
     if not ranking.documents:
         raise RequestError(ErrorKind.NO_DOCUMENTS, "there are no documents; pass at least one")
-    service.check_count(len(ranking.documents))
     documents, warnings = list(ranking.documents), []
     if (most := ranking.max_tokens_per_document) is not None:
         documents, cut = await service.cut(documents, most)
@@ -126,8 +132,9 @@ async def rank(service: Service, ranking: Ranking, *, identity: str) -> Ranked:
             f"Of document {index} only the first {most:,} tokens were read." for index in cut
         ]
     options = _RANK_SENTENCES if ranking.sentences else _RANK_CHUNKS
-    job = await service.job(ranking.query, documents, options, priority=ranking.priority)
-    result = await service.result(job)
+    [job] = await service.jobs([(ranking.query, documents, ())], options, priority=ranking.priority)
+    [future] = service.submit([job])
+    result = await future
     best = sorted((*result.kept, *result.dropped), key=lambda chunk: (-chunk.score, chunk.index))
     sentences: dict[int, list[ScoredSentence]] = {}
     for sentence in result.sentences:

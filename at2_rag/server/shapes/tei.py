@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, Literal
 
 from at2_rag.server.shapes.error_forms import ErrorForm
-from at2_rag.server.shapes.ranking import Ranked, Ranking, RankingBody, Shape, relevance
+from at2_rag.server.shapes.ranking import Ranked, Ranking, RankingBody, Shape, Texts, relevance
 
 
 class TeiBody(RankingBody):
@@ -15,7 +15,7 @@ class TeiBody(RankingBody):
     """
 
     query: str
-    texts: list[str]
+    texts: Texts
     raw_scores: bool = False
     return_text: bool = False
     truncate: bool | None = None

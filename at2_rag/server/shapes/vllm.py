@@ -8,10 +8,12 @@ from pydantic import Field
 
 from at2_rag.server.shapes.error_forms import ErrorForm
 from at2_rag.server.shapes.ranking import (
+    MOST_PRIORITY,
     Ranked,
     Ranking,
     RankingBody,
     Shape,
+    TextsOrObjects,
     as_object,
     relevance,
     text_of,
@@ -21,12 +23,13 @@ from at2_rag.server.shapes.ranking import (
 class VllmBody(RankingBody):
     """The body of a request.
 
-    `truncate_prompt_tokens` changes nothing: a text of any length is read, in windows.
+    `truncate_prompt_tokens` changes nothing: a text of any length is read, in windows. `priority`
+    is of any size, and counts as the nearest that Cohere has.
     """
 
     model: str | None = None
     query: str
-    documents: list[str | dict[str, Any]]
+    documents: TextsOrObjects
     top_n: Annotated[int, Field(ge=0)] | None = None
     max_tokens_per_doc: Annotated[int, Field(ge=1)] | None = None
     truncate_prompt_tokens: int | None = None
@@ -44,7 +47,7 @@ class VllmBody(RankingBody):
             self.model,
             self.top_n or None,
             self.max_tokens_per_doc,
-            priority=self.priority,
+            priority=min(max(self.priority, 0), MOST_PRIORITY),
         )
 
 

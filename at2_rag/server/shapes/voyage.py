@@ -7,7 +7,7 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from at2_rag.server.shapes.error_forms import ErrorForm
-from at2_rag.server.shapes.ranking import Ranked, Ranking, RankingBody, Shape, relevance
+from at2_rag.server.shapes.ranking import Ranked, Ranking, RankingBody, Shape, Texts, relevance
 
 
 class VoyageBody(RankingBody):
@@ -18,7 +18,7 @@ class VoyageBody(RankingBody):
 
     model: str | None = None
     query: str
-    documents: list[str]
+    documents: Texts
     top_k: Annotated[int, Field(ge=1)] | None = None
     return_documents: bool = False
     truncation: bool = True

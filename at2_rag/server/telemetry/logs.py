@@ -43,11 +43,17 @@ class JsonFormatter(logging.Formatter):
 
 
 def log_as_json(level: int = logging.INFO) -> None:
-    """Send the records of at2_rag and uvicorn to standard error as JSON, and no others."""
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(JsonFormatter())
-    for name in ("at2_rag", "uvicorn"):
+    """Send the records of at2_rag and uvicorn to standard error as JSON, and others' warnings."""
+    for name, least in (("at2_rag", level), ("uvicorn", level), (None, logging.WARNING)):
+        handler = logging.StreamHandler(sys.stderr)
+        handler.setFormatter(JsonFormatter())
+        handler.setLevel(least)
         logger = logging.getLogger(name)
         logger.handlers[:] = [handler]
         logger.propagate = False
-        logger.setLevel(level)
+        logger.setLevel(least)
+    logging.captureWarnings(True)
+    for name in ("transformers", "huggingface_hub"):  # which write lines of their own otherwise
+        logger = logging.getLogger(name)
+        logger.handlers.clear()
+        logger.propagate = True

@@ -78,6 +78,7 @@ class Metrics:
         self,
         *,
         in_flight: Callable[[], float],
+        body_bytes: Callable[[], float],
         queued: Callable[[], float],
         queued_tokens: Callable[[], float],
         cache: Callable[[], StateCounts] | None,
@@ -85,6 +86,7 @@ class Metrics:
         """Show numbers that are looked up whenever /metrics is read."""
         looked_up = {
             ("in_flight", "Requests in flight."): in_flight,
+            ("body_bytes", "Bytes of the bodies of requests in flight."): body_bytes,
             ("queue_questions", "Questions that wait."): queued,
             ("queue_tokens", "Tokens that wait or are read."): queued_tokens,
         }

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from opentelemetry import propagate, trace
-from opentelemetry.trace import Span, SpanKind
+from opentelemetry.trace import Span, SpanKind, Status, StatusCode
 
 from at2_rag.results import PruneResult, ScoredChunk
 
@@ -19,15 +19,23 @@ _tracer = trace.get_tracer("at2_rag.server")
 
 @contextmanager
 def reranker_span(headers: Mapping[str, str], *, model: str) -> Iterator[Span]:
-    """Open a span beneath the one that a request's headers name, if they do."""
+    """Open a span beneath the one that a request's headers name, if they do.
+
+    Of an exception it has the class alone, since the message may quote a document.
+    """
     with _tracer.start_as_current_span(
         "rerank",
         context=propagate.extract(headers),
         kind=SpanKind.SERVER,
-        record_exception=False,  # its message may quote a document
+        record_exception=False,
+        set_status_on_exception=False,
         attributes={"openinference.span.kind": "RERANKER", "reranker.model_name": model},
     ) as span:
-        yield span
+        try:
+            yield span
+        except Exception as error:
+            span.set_status(Status(StatusCode.ERROR, type(error).__name__))
+            raise
 
 
 def describe(
