@@ -1,8 +1,8 @@
-"""What `at2-rag serve` answers under load: throughput, latency, overload and memory.
+"""What `at2-rag serve` answers under load: throughput, latency, overload, memory, lost clients.
 
 python benchmarks/serving.py --threads 1
 python benchmarks/serving.py --threads 1 --data FILE.jsonl.gz --calls 400 --minutes 10
-python benchmarks/serving.py --url http://127.0.0.1:8080
+python benchmarks/serving.py --threads 1 --url http://127.0.0.1:8080
 
 Everything runs on this machine, over the loopback interface, against a server process that the
 script starts and ends, but for --url. README.md beside this file says more.
@@ -10,7 +10,9 @@ script starts and ends, but for --url. README.md beside this file says more.
 
 from __future__ import annotations
 
+import json
 import os
+import secrets
 import subprocess
 import sys
 import threading
@@ -20,6 +22,8 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from http.client import HTTPConnection
+from urllib.parse import urlsplit
 
 import click
 import httpx
@@ -30,8 +34,14 @@ from report import POSITIVE, Report, Row, SharedOptions, shared_options
 
 CALLERS = 8
 OVERLOAD = 10  # times the callers that the server has room for
+ROUNDS = 5  # of callers that leave
 START_SECONDS = 120.0
+TICK = 0.1  # seconds; a process that takes less than `IDLE` of one is idle
+IDLE = 0.2
 MB = 1e6
+
+
+PATH, JSON = "/v2/rerank", {"Content-Type": "application/json"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +72,7 @@ def main(
     report = Report("Serving", shared, model, calls=calls, minutes=minutes)
     title = f"Requests of {CHUNKS} chunks"
     if url is not None:
-        report.add(title, list(_loaded(url, prompts, calls, "the server's own")))
+        report.add(title, list(_loaded(url, prompts, calls, "the server's own", passes=4)))
         return
     rows: list[Row] = []
     weights = () if head_weights is None else ("--head-weights", head_weights)
@@ -73,6 +83,9 @@ def main(
     with served(shared, *weights, "--max-requests", str(CALLERS)) as (url, process):
         send(url, prompts, callers=CALLERS, calls=calls)
         report.add("Overload", list(_overloaded(url, process, prompts, minutes)))
+    with served(shared, *weights) as (url, process):
+        send(url, prompts, callers=CALLERS, calls=calls)
+        report.add("Mass disconnect", list(_abandoned(url, process, prompts)))
 
 
 @contextmanager
@@ -101,11 +114,9 @@ def send(
     """Send so many requests, by so many callers at a time; `salt` makes the chunks new."""
 
     def call(number: int) -> Call:
-        prompt = prompts[number % len(prompts)]
-        documents = [f"{salt and f'{salt}{number} '}{chunk.rendered}" for chunk in prompt.chunks]
+        content = _body(prompts[number % len(prompts)], salt and f"{salt}{number} ")
         start = time.perf_counter()
-        body = {"query": prompt.query, "documents": documents}
-        status = client.post("/v2/rerank", json=body).status_code
+        status = client.post(PATH, content=content, headers=JSON).status_code
         return Call(status, time.perf_counter() - start)
 
     limits = httpx.Limits(max_connections=callers)
@@ -114,11 +125,25 @@ def send(
             return list(threads.map(call, range(calls)))
 
 
-def _loaded(url: str, prompts: Sequence[Prompt], calls: int, batches: str) -> Iterator[Row]:
-    """Yield a row for chunks that are new and known, and for one caller and several."""
+def _body(prompt: Prompt, salt: str) -> bytes:
+    documents = [f"{salt}{chunk.rendered}" for chunk in prompt.chunks]
+    return json.dumps({"query": prompt.query, "documents": documents}).encode()
+
+
+def _loaded(
+    url: str, prompts: Sequence[Prompt], calls: int, batches: str, *, passes: int = 1
+) -> Iterator[Row]:
+    """Yield a row for chunks that are new and known, and for one caller and several.
+
+    So that they are known, all are sent `passes` times before: a replica doesn't know what another
+    one read.
+    """
+    run = secrets.token_hex(4)  # the server may know the chunks of an earlier run
     for state in ("cold", "warm"):
+        if state == "warm":
+            send(url, prompts, callers=CALLERS, calls=passes * len(prompts))
         for callers in (1, CALLERS):
-            salt = f"{callers} " if state == "cold" else ""
+            salt = f"{run} {callers} " if state == "cold" else ""
             start = time.perf_counter()
             done = send(url, prompts, callers=callers, calls=calls, salt=salt)
             seconds = time.perf_counter() - start
@@ -150,6 +175,74 @@ def _overloaded(
             done += send(url, prompts, callers=callers, calls=callers)
         figures = _figures(done, time.perf_counter() - start)
         yield {"part": part + 1, **figures, "memory, MB": process.memory_info().rss / MB}
+
+
+def _abandoned(url: str, process: psutil.Process, prompts: Sequence[Prompt]) -> Iterator[Row]:
+    """Let many callers leave before they are answered, and see what the server does afterwards.
+
+    Yields a row for each round: how many left, the batches that the server still begins and the
+    processor time that it still takes, and the latency of a request that comes when they have left,
+    beside that of one to an idle server. All chunks are new.
+    """
+    for number in range(ROUNDS):
+        [idle] = send(url, prompts, callers=1, calls=1, salt=f"idle {number} ")
+        _leave(url, prompts, salt=f"first {number} ")
+        [after] = send(url, prompts, callers=1, calls=1, salt=f"after {number} ")
+        _processor_seconds_until_idle(process)
+        before = _leave(url, prompts, salt=f"second {number} ")
+        seconds = _processor_seconds_until_idle(process)
+        yield {
+            "round": number + 1,
+            "callers that left": before["in flight"],
+            "batches begun afterwards": _counts(url)["batches"] - before["batches"],
+            "processor ms afterwards": 1000 * seconds,
+            "next request, ms": 1000 * after.seconds,
+            "of an idle server, ms": 1000 * idle.seconds,
+        }
+
+
+def _leave(url: str, prompts: Sequence[Prompt], *, salt: str) -> dict[str, int]:
+    """Send requests and close the connections; return what the server counted just before."""
+    callers, address = OVERLOAD * CALLERS, urlsplit(url)
+    seen = _counts(url)["requests"] + callers
+    connections = [HTTPConnection(address.netloc, timeout=600) for _ in range(callers)]
+    for number, connection in enumerate(connections):
+        body = _body(prompts[number % len(prompts)], f"{salt}{number} ")
+        connection.request("POST", PATH, body, JSON)
+    while (counts := _counts(url))["requests"] < seen:
+        time.sleep(TICK / 10)
+    for connection in connections:
+        connection.close()
+    return counts
+
+
+def _counts(url: str) -> dict[str, int]:
+    """Return a server's requests so far, those in flight, and the batches begun."""
+    counts = {"requests": 0, "in flight": 0, "batches": 0}
+    for line in httpx.get(f"{url}/metrics", timeout=600).text.splitlines():
+        name, _, value = line.rpartition(" ")
+        if name == "at2_rag_in_flight":
+            counts["in flight"] = round(float(value))
+        elif name == "at2_rag_batch_questions_count":
+            counts["batches"] = round(float(value))
+        elif name.startswith(f'at2_rag_requests_total{{path="{PATH}"'):
+            counts["requests"] += round(float(value))
+    counts["requests"] += counts["in flight"]
+    return counts
+
+
+def _processor_seconds_until_idle(process: psutil.Process) -> float:
+    """Wait until a process has nothing to do; return the processor time that takes it."""
+
+    def taken() -> float:
+        times = process.cpu_times()
+        return float(times.user + times.system)
+
+    before, last = taken(), -1.0
+    while (now := taken()) - last >= IDLE * TICK:
+        last = now
+        time.sleep(TICK)
+    return now - before
 
 
 if __name__ == "__main__":

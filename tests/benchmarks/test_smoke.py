@@ -208,7 +208,8 @@ def test_depth(tiny_options: list[str], tmp_path: Path) -> None:
     assert (tmp_path / "out" / "depth-1.svg").read_text(encoding="utf-8").startswith("<svg ")
 
 
-def test_serving(tiny_options: list[str], tmp_path: Path) -> None:
+def test_serving(tiny_options: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(serving, "ROUNDS", 2)
     loaded = LoadedModel.from_pretrained(tiny_options[1], dtype="float32")
     weights = calibrated_weights(loaded.model, loaded.tokenizer, cosine_weight=0.5)
     weights.save(tmp_path / "weights")
@@ -226,6 +227,11 @@ def test_serving(tiny_options: list[str], tmp_path: Path) -> None:
     for part in tables["Overload"]:
         assert set(re.findall(r"(\d+):", part["statuses"])) <= {"200", "429"}
         assert part["memory, MB"] > 0
+    for row in tables["Mass disconnect"]:
+        assert 0 <= row["callers that left"] <= serving.OVERLOAD * serving.CALLERS
+        assert 0 <= row["batches begun afterwards"] <= row["callers that left"]
+        assert row["processor ms afterwards"] >= 0
+        assert row["next request, ms"] > 0 and row["of an idle server, ms"] > 0
     with served(*tiny_arguments(Path(tiny_options[1]), tmp_path / "weights")) as server:
         options = ["--calls", "3", "--url", server.url]
         tables = _run(serving.main, [*tiny_options, *options], tmp_path)

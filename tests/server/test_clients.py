@@ -141,6 +141,24 @@ def test_haystack_vllm(url: str, expected: list[tuple[int, float]], base: str) -
         assert_ranked(got, expected)
 
 
+def test_haystack_tei(url: str, expected: list[tuple[int, float]]) -> None:
+    module = pytest.importorskip("haystack_integrations.components.rankers.huggingface_api")
+    from haystack import Document
+    from haystack.utils import Secret
+
+    ranker = module.HuggingFaceTEIRanker(url=url, top_k=3, token=Secret.from_token(KEY))
+    documents = [Document(content=text) for text in DOCUMENTS]
+    left = module.TruncationDirection.LEFT
+    for answer in (
+        ranker.run(QUERY, documents),
+        asyncio.run(ranker.run_async(QUERY, documents, truncation_direction=left)),
+    ):
+        got = [(DOCUMENTS.index(one.content), one.score) for one in answer["documents"]]
+        assert_ranked(got, expected)
+    with pytest.raises(RuntimeError, match="query is blank"):
+        ranker.run(" ", documents)
+
+
 @pytest.mark.parametrize("provider", ["cohere", "hosted_vllm", "jina_ai", "voyage"])
 def test_litellm(
     url: str, expected: list[tuple[int, float]], provider: str, monkeypatch: pytest.MonkeyPatch
