@@ -24,6 +24,7 @@ COMMANDS = [
     "ray --help",
     "ray serve --help",
     "ray index --help",
+    "ray collect --help",
     "ray eval --help",
 ]
 RUN_EACH = """

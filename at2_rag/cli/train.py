@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import os
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import click
 from click.core import ParameterSource
@@ -22,6 +23,8 @@ from at2_rag.cli.options import headed_reading
 from at2_rag.model.hub import DEFAULT_MODEL
 from at2_rag.progress import announced
 
+_Function = TypeVar("_Function", bound=Callable[..., Any])
+
 _ABLATION_OPTIONS = ("masks", "answers", "answer_tokens")
 _OF_LLM = ("base_url", "key_variable", "reply_tokens", "timeout", "attempts", "parallel")
 _REMEDY = 'run: pip install "at2-rag[train]"'
@@ -34,7 +37,7 @@ _data, _learned, _ablated, _written = map(
     headed, ("Data", "What is learned", "Ablations", "What is written")
 )
 _teacher, _llm = map(headed, ("A teacher's scores", "An LLM's labels"))
-_files = click.argument("files", nargs=-1, required=True, type=_FILE)
+files_argument = click.argument("files", nargs=-1, required=True, type=_FILE)
 _output = _written("--output", required=True, type=_FOLDER, help="Folder to write.")
 _model = headed_reading("--model", default=DEFAULT_MODEL, help="Name, folder or hub id.")
 _revision = headed_reading("--revision", help="Revision of a hub id.")
@@ -44,7 +47,7 @@ _folds = _learned(
     "--folds", default=5, type=click.IntRange(min=2), help="Parts for cross-validation."
 )
 _seed = partial(_data, "--seed", type=click.IntRange(min=0), default=0)
-_collected = partial(_written, "--collected", type=_FOLDER)
+collected_option = partial(_written, "--collected", type=_FOLDER)
 _dtype = headed_reading(
     "--dtype",
     type=click.Choice(["float32", "bfloat16", "float16"]),
@@ -53,7 +56,7 @@ _dtype = headed_reading(
 
 
 @contextmanager
-def _importing(what: str) -> Iterator[None]:
+def importing(what: str) -> Iterator[None]:
     """Say how to install what is missing."""
     try:
         yield
@@ -62,46 +65,104 @@ def _importing(what: str) -> Iterator[None]:
         raise CommandError(f"{what} is not possible: {error}{remedy}") from error
 
 
+_COLLECTION_OPTIONS = (
+    _learned(
+        "--signal",
+        type=click.Choice(["evidence", "ablation", "both", "teacher"]),
+        default="evidence",
+        help="What to learn from: evidence labels (`is_gold`), what leaving chunks out does to the "
+        "likelihood of the question and of the model's answer (needs no labels; independent "
+        "reading), both of these, or the scores of a teacher (`teacher_score`, see `at2-rag "
+        "label`), besides labels where there are any.",
+    ),
+    _learned(
+        "--target",
+        type=click.Choice(["question", "answer"]),
+        default="question",
+        help="Whose attention the weights are for: the question's, to prune, or a finished "
+        "answer's, to attribute it (learned from ablations).",
+    ),
+    _model,
+    _revision,
+    headed_reading(
+        "--reading",
+        type=click.Choice(["independent", "joint"]),
+        default="independent",
+        help="How the chunks are read.",
+    ),
+    _learned(
+        "--depth",
+        "depths",
+        multiple=True,
+        type=_COUNT,
+        help="Layers to use; repeat to cross-validate several. [default: 60 % of the model's]",
+    ),
+    _learned(
+        "--features",
+        multiple=True,
+        metavar="QUANTITY:PASS[+PASS]",
+        help="Feature set, e.g. log:together+apart; repeat to cross-validate several. "
+        "[default: all]",
+    ),
+    headed_reading(
+        "--shortlist",
+        metavar="WEIGHTS",
+        help="Weights for late reading, shipped or in a folder, that choose the few chunks that "
+        "are read by the other passes of the features. [default: all chunks are]",
+    ),
+    _limit,
+    _hold_out(
+        help="Leave out this many questions of each source, and what shares a gold passage or its "
+        "question with one of them, for at2-rag calibrate with the same files and number."
+    ),
+    _seed(help="Of the examples that --limit draws, added chunks, masks and folds."),
+    _ablated(
+        "--masks",
+        type=_COUNT,
+        default=32,
+        help="Random ablations of an example, besides leaving out each chunk in turn.",
+    ),
+    _ablated(
+        "--answers",
+        type=click.Choice(["generated", "reference"]),
+        default="generated",
+        help="Whose answers are ablated: the model's, or each example's first reference answer.",
+    ),
+    _ablated("--answer-tokens", type=_COUNT, default=32, help="Most tokens of a generated answer."),
+    _dtype,
+    _data(
+        "--dev",
+        multiple=True,
+        metavar="FILE",
+        type=_FILE,
+        help="Labelled questions that the fitted weights are judged on; repeat for several files.",
+    ),
+)
+
+
+def collection_options(command: _Function) -> _Function:
+    """Add the options that decide what is read of which questions."""
+    for option in reversed(_COLLECTION_OPTIONS):
+        command = option(command)
+    return command
+
+
+def check_ablation_options(context: click.Context) -> None:
+    """Refuse options of ablations on the command line where nothing is ablated."""
+    options = context.params
+    for name in _ABLATION_OPTIONS:  # from elsewhere they may be meant for other runs
+        passed = context.get_parameter_source(name) is ParameterSource.COMMANDLINE
+        if passed and options["signal"] in ("evidence", "teacher"):
+            raise CommandError(
+                f"--{name.replace('_', '-')} {options[name]} with --signal {options['signal']}, "
+                "which ablates nothing; leave it out, or pass --signal ablation or both"
+            )
+
+
 @click.command("train", cls=Command, context_settings=_SETTINGS)
-@_files
+@files_argument
 @_output
-@_learned(
-    "--signal",
-    type=click.Choice(["evidence", "ablation", "both", "teacher"]),
-    default="evidence",
-    help="What to learn from: evidence labels (`is_gold`), what leaving chunks out does to the "
-    "likelihood of the question and of the model's answer (needs no labels; independent "
-    "reading), both of these, or the scores of a teacher (`teacher_score`, see `at2-rag label`), "
-    "besides labels where there are any.",
-)
-@_learned(
-    "--target",
-    type=click.Choice(["question", "answer"]),
-    default="question",
-    help="Whose attention the weights are for: the question's, to prune, or a finished answer's, "
-    "to attribute it (learned from ablations).",
-)
-@_model
-@_revision
-@headed_reading(
-    "--reading",
-    type=click.Choice(["independent", "joint"]),
-    default="independent",
-    help="How the chunks are read.",
-)
-@_learned(
-    "--depth",
-    "depths",
-    multiple=True,
-    type=_COUNT,
-    help="Layers to use; repeat to cross-validate several. [default: 60 % of the model's]",
-)
-@_learned(
-    "--features",
-    multiple=True,
-    metavar="QUANTITY:PASS[+PASS]",
-    help="Feature set, e.g. log:together+apart; repeat to cross-validate several. [default: all]",
-)
+@collection_options
 @_learned(
     "--objective",
     "objectives",
@@ -117,48 +178,15 @@ def _importing(what: str) -> Iterator[None]:
     help="Most key heads with weights, for features of late reading; what is kept of a chunk grows "
     "with them. [default: all]",
 )
-@headed_reading(
-    "--shortlist",
-    metavar="WEIGHTS",
-    help="Weights for late reading, shipped or in a folder, that choose the few chunks that are "
-    "read by the other passes of the features. [default: all chunks are]",
-)
-@_limit
-@_hold_out(
-    help="Leave out this many questions of each source, and what shares a gold passage or its "
-    "question with one of them, for at2-rag calibrate with the same files and number."
-)
 @_folds
 @_learned(
     "--leave-out-sources",
     is_flag=True,
     help="Cross-validate on each source in turn, by what was fitted without it, instead of folds.",
 )
-@_seed(help="Of the examples that --limit draws, added chunks, masks and folds.")
-@_collected(
+@collected_option(
     help="Folder for collected features, to share between runs; those of more layers serve "
     "a smaller --depth too. [default: OUTPUT/features]",
-)
-@_ablated(
-    "--masks",
-    type=_COUNT,
-    default=32,
-    help="Random ablations of an example, besides leaving out each chunk in turn.",
-)
-@_ablated(
-    "--answers",
-    type=click.Choice(["generated", "reference"]),
-    default="generated",
-    help="Whose answers are ablated: the model's, or each example's first reference answer.",
-)
-@_ablated("--answer-tokens", type=_COUNT, default=32, help="Most tokens of a generated answer.")
-@_dtype
-@_data(
-    "--dev",
-    multiple=True,
-    metavar="FILE",
-    type=_FILE,
-    help="Labelled questions that the fitted weights are judged on; repeat for several files.",
 )
 @verbose_option
 @click.pass_context
@@ -169,20 +197,15 @@ def train_command(context: click.Context, /, **options: Any) -> None:
     OUTPUT gets the weights, everything known about the run (training.json), and the same as a
     page (training.html).
     """
-    with announced("Loading torch"), _importing("fitting head weights"):
+    with announced("Loading torch"), importing("fitting head weights"):
         from at2_rag.training.commands.train import TrainRequest, run_training
-    for name in _ABLATION_OPTIONS:  # from elsewhere they may be meant for other runs
-        passed = context.get_parameter_source(name) is ParameterSource.COMMANDLINE
-        if passed and options["signal"] in ("evidence", "teacher"):
-            raise CommandError(
-                f"--{name.replace('_', '-')} {options[name]} with --signal {options['signal']}, "
-                "which ablates nothing; leave it out, or pass --signal ablation or both"
-            )
+    check_ablation_options(context)
+    options["collected"] = options["collected"] or os.path.join(options["output"], "features")
     run_training(TrainRequest(**options), command=command_without_folders(context))
 
 
 @click.command("calibrate", cls=Command, context_settings=_SETTINGS)
-@_files
+@files_argument
 @_output
 @headed_reading(
     "--head-weights",
@@ -223,7 +246,7 @@ def train_command(context: click.Context, /, **options: Any) -> None:
     help="Also learn which sentences hold the evidence: those that gold_sents name, else those of "
     "gold chunks with the answer. For pruning inside chunks.",
 )
-@_collected(
+@collected_option(
     help="Folder for what is read, to share between runs with weights over as many layers. "
     "[default: OUTPUT/features]",
 )
@@ -239,7 +262,7 @@ def calibrate_command(context: click.Context, /, **options: Any) -> None:
     with their calibration, a plot (reliability.svg) and everything known about the run
     (calibration.json).
     """
-    with announced("Loading torch"), _importing("calibrating"):
+    with announced("Loading torch"), importing("calibrating"):
         from at2_rag.training.commands.calibrate import CalibrateRequest, run_calibration
     run_calibration(CalibrateRequest(**options), command=command_without_folders(context))
 

@@ -19,6 +19,13 @@ from at2_rag.cli.options import (
 from at2_rag.cli.passages import Format
 from at2_rag.cli.serve import address_options, service_options, taken_service
 from at2_rag.cli.states import max_bytes, max_gb_option, show_indexed
+from at2_rag.cli.train import (
+    check_ablation_options,
+    collected_option,
+    collection_options,
+    files_argument,
+    importing,
+)
 from at2_rag.progress import announced
 from at2_rag_evals.ranking.request import RankingRequest
 from at2_rag_evals.request import json_option, request_options
@@ -158,6 +165,41 @@ def index(
         loading=loading,
     )
     show_indexed(chunks, counts, folder)
+
+
+@ray_group.command(
+    short_help="Read what head weights are fitted to, by many processes.",
+    context_settings={"show_default": True},
+)
+@files_argument
+@collected_option(required=True, help="Folder for collected features, which every node has.")
+@collection_options
+@_actors
+@_cpus
+@_gpus
+@verbose_option
+@click.pass_context
+def collect(
+    context: click.Context, /, actors: int | None, cpus: int, gpus: float, **options: Any
+) -> None:
+    """Read what `at2-rag train` fits head weights to, by processes of a Ray cluster.
+
+    Afterwards `at2-rag train` with the same FILES, options and folder has nothing left to read.
+    Every node has to find FILES and the folder. What the folder holds is not read again, so that an
+    interrupted run continues.
+    """
+    check_ablation_options(context)
+    with announced("Loading Ray"):
+        from at2_rag.ray.cluster import Worker, connect, workers_that_fit
+
+        connect()
+    with announced("Loading torch"), importing("collecting features"):
+        from at2_rag.ray.collecting import collect_shards
+        from at2_rag.training.commands.collecting import CollectionRequest
+    worker = Worker(cpus=cpus, gpus=gpus)
+    request = CollectionRequest(**options)
+    read = collect_shards(request, actors=actors or workers_that_fit(worker), worker=worker)
+    click.echo(f"{read} shards read now; all that is fitted to is in {request.folder}")
 
 
 @ray_group.command("eval", short_help="Compare rankings of labelled questions, by many processes.")

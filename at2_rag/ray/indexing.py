@@ -12,8 +12,6 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from ray import data
-
 from at2_rag.cli.options import load_pruner
 from at2_rag.cli.passages import (
     MOST_BYTES,
@@ -23,9 +21,10 @@ from at2_rag.cli.passages import (
     parse_passages,
     read_passages,
 )
-from at2_rag.errors import AT2Error, DataError
+from at2_rag.errors import DataError
 from at2_rag.progress import StepProgress
 from at2_rag.ray.cluster import Worker
+from at2_rag.ray.jobs import Actor, handled
 from at2_rag.states.files import StateCounts
 from at2_rag.text.chunks import ChunkLike
 
@@ -104,7 +103,7 @@ def read_part(part: Part, form: Form) -> list[ChunkLike]:
     return parse_passages(lines, name, format="jsonl", columns=form.columns)
 
 
-class Indexer:
+class Indexer(Actor):
     """A process that reads parts.
 
     Args:
@@ -130,18 +129,14 @@ class Indexer:
         self._states = ChunkCache(folder, max_memory_bytes=0, max_disk_bytes=max_bytes)
         self._pruner = load_pruner(chunk_cache=self._states, **loading)
 
-    def __call__(self, part: Mapping[str, Any]) -> dict[str, Any]:
-        """Read a part; return its size, its chunks, and what happened in the cache, or an error."""
+    def handle(self, item: Mapping[str, Any]) -> dict[str, Any]:
+        """Read a part; return its size, its chunks, and what happened in the cache."""
         before = asdict(self._states.counts)
-        row: dict[str, Any] = {"size": part["size"], "chunks": 0, "error": ""}
-        try:
-            chunks = read_part(Part(**part), self._form)
-            self._pruner.index(chunks)
-            row["chunks"] = len(chunks)
-        except AT2Error as error:  # raised here, it would arrive in pages of Ray's own
-            row["error"] = str(error)
+        chunks = read_part(Part(**item), self._form)
+        self._pruner.index(chunks)
         after = asdict(self._states.counts)
-        return row | {name: after[name] - before[name] for name in after}
+        changes = {name: after[name] - before[name] for name in after}
+        return {"size": item["size"], "chunks": len(chunks), **changes}
 
 
 def index_files(
@@ -173,20 +168,12 @@ def index_files(
     chunks, counts = 0, dict.fromkeys(names, 0)
     if not parts:
         return chunks, StateCounts(**counts)
-    context = data.DataContext.get_current()
-    context.enable_progress_bars = False  # ours tells of bytes
-    rows = data.from_items(parts, override_num_blocks=len(parts)).map(
-        Indexer,
-        fn_constructor_args=(form, str(folder.absolute()), max_bytes, worker, dict(loading)),
-        compute=data.ActorPoolStrategy(size=min(actors, len(parts))),
-        **worker.resources,
-    )
+    arguments = (form, str(folder.absolute()), max_bytes, worker, dict(loading))
+    rows = handled(parts, Indexer, arguments, actors=actors, worker=worker)
     done, total = 0, sum(part["size"] for part in parts)
     with StepProgress() as progress:
         progress("bytes", 0, total)
-        for row in rows.iter_rows():
-            if row["error"]:
-                raise DataError(row["error"])
+        for row in rows:
             chunks += int(row["chunks"])
             done += int(row["size"])
             for name in names:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -47,6 +48,14 @@ class RayServer:
         """The processes of the replicas that live."""
         below = psutil.Process(self.process.pid).children(recursive=True)
         return [each for each in below if "ServeReplica" in " ".join(command_of(each))]
+
+    def metric(self, name: str, session: str) -> float:
+        """Return a number that the replica of a session counts."""
+        headers = {"X-Session-Id": session}
+        page = httpx.get(self.url + "/metrics", headers=headers, timeout=60).text
+        found = re.search(rf"^{re.escape(name)} (\S+)$", page, re.MULTILINE)
+        assert found is not None, page
+        return float(found[1])
 
     def wait_until_ready(self, replicas: int) -> None:
         """Return once so many replicas take requests."""

@@ -1,4 +1,4 @@
-"""`at2-rag ray index` and `eval`: what they leave is what one process does."""
+"""`at2-rag ray index`, `collect` and `eval`: what they leave is what one process does."""
 
 from __future__ import annotations
 
@@ -13,10 +13,12 @@ pytest.importorskip("ray", reason="the extra ray isn't installed")
 
 import ray
 
-from at2_rag import ChunkCache
+from at2_rag import ChunkCache, LoadedModel
 from at2_rag.cli.group import main
 from at2_rag.cli.passages import DEFAULT_COLUMNS
 from at2_rag.ray.indexing import Form, parts_of, read_part
+from tests.tiny_weights import random_weights
+from tests.training.commands.train_runs import bytes_of, lasting
 from tests.training.planted_examples import planted_examples, write_examples
 
 CHUNKS = [f"Chunk {number} 🌊 " + "of the sea " * (number % 7) for number in range(120)]
@@ -80,12 +82,58 @@ def test_indexing_by_two_goes_on_where_it_was(
 
 @pytest.mark.usefixtures("cluster")
 def test_a_line_that_is_no_chunk_is_named(tmp_path: Path, loading: list[str]) -> None:
-    corpus = tmp_path / "corpus.jsonl"
+    corpus, fine = tmp_path / "corpus.jsonl", tmp_path / "fine.jsonl"
     corpus.write_text('"fine"\n{"text": 5}\n')
-    ran = run("ray", "index", corpus, *loading, "--chunk-cache", tmp_path / "states")
+    fine.write_text('"fine"\n')
+    ran = run("ray", "index", fine, corpus, fine, *loading, "--chunk-cache", tmp_path / "states")
     assert ran.exit_code == 1
     last = ran.stderr.strip().splitlines()[-1]
     assert last.startswith(f"Error: {corpus}, line 2: ")
+
+
+@pytest.mark.usefixtures("cluster")
+def test_collecting_by_two_is_what_training_collects(model_folder: Path, tmp_path: Path) -> None:
+    loaded = LoadedModel.from_pretrained(model_folder)
+    random_weights(loaded.model, loaded.tokenizer, "late").save(tmp_path / "late")
+    files = [tmp_path / f"{source}.jsonl" for source in ("novels", "seas", "towns")]
+    for path in files:
+        write_examples(path, planted_examples([path.stem]))
+    options: list[str | Path] = [*files[:2], "--dev", files[2], "--model", model_folder]
+    options += ["--dtype", "float32", "--features", "log:late+together"]
+    options += ["--shortlist", tmp_path / "late"]
+    fit: list[str | Path] = ["train", *options, "--folds", "2", "--collected"]
+    alone, shared = tmp_path / "alone", tmp_path / "shared"
+    assert run(*fit, alone, "--output", tmp_path / "by-one").exit_code == 0
+    collect: list[str | Path] = ["ray", "collect", *options, "--actors", "2"]
+    ran = run(*collect, "--collected", shared)
+    assert ran.exit_code == 0, ran.output
+    shards = sorted(shared.rglob("shard-*"))
+    assert ran.stdout == f"{len(shards)} shards read now; all that is fitted to is in {shared}\n"
+    assert len({path.parent for path in shards}) == 4, "late and others, each also of dev"
+    assert bytes_of(shared) == bytes_of(alone)
+    for path in shards[::2]:
+        path.unlink()
+    before = {path: path.stat().st_mtime_ns for path in shards[1::2]}
+    again = run(*collect, "--collected", shared)
+    assert again.stdout.startswith(f"{len(shards[::2])} shards read now"), again.output
+    assert bytes_of(shared) == bytes_of(alone)
+    assert before == {path: path.stat().st_mtime_ns for path in before}
+    written = {path: path.stat().st_mtime_ns for path in shards}
+    assert run(*fit, shared, "--output", tmp_path / "by-two").exit_code == 0
+    assert written == {path: path.stat().st_mtime_ns for path in shards}
+    assert lasting(tmp_path / "by-two") == lasting(tmp_path / "by-one")
+
+
+@pytest.mark.usefixtures("cluster")
+def test_what_cannot_be_collected_is_said_in_one_line(model_folder: Path, tmp_path: Path) -> None:
+    questions = write_examples(tmp_path / "questions.jsonl", planted_examples())
+    options: list[str | Path] = [questions, "--model", model_folder, "--depth", "1"]
+    options += ["--collected", tmp_path / "out"]
+    ran = run("ray", "collect", *options, "--masks", "4")
+    assert ran.exit_code == 1 and "which ablates nothing" in ran.stderr
+    assert run("ray", "collect", *options).exit_code == 0
+    ran = run("ray", "collect", *options, "--seed", "1")
+    assert ran.exit_code == 1 and "seed: 0 there, 1 now" in ran.stderr.splitlines()[-1]
 
 
 @pytest.mark.usefixtures("cluster")

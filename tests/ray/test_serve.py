@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import signal
 import time
 from collections.abc import Iterator
@@ -36,15 +35,6 @@ def expected(model_folder: Path, weights_folder: Path) -> dict[int, float]:
     """The probability of each document, by the library."""
     pruner = AT2Pruner.from_pretrained(model_folder, head_weights=weights_folder, dtype="float32")
     return {chunk.index: chunk.probability or 0.0 for chunk in pruner.score(QUERY, DOCUMENTS)}
-
-
-def metric(server: RayServer, name: str, session: str) -> float:
-    """Return a number that the replica of a session counts."""
-    headers = {"X-Session-Id": session}
-    page = httpx.get(server.url + "/metrics", headers=headers, timeout=60).text
-    found = re.search(rf"^{re.escape(name)} (\S+)$", page, re.MULTILINE)
-    assert found is not None, page
-    return float(found[1])
 
 
 @pytest.mark.parametrize(
@@ -88,7 +78,7 @@ def test_errors_have_the_form_of_their_path(server: RayServer) -> None:
 
 def test_a_session_stays_on_one_replica_which_keeps_its_chunks(server: RayServer) -> None:
     def misses(session: str) -> float:
-        return metric(server, 'at2_rag_cache_reads_total{outcome="miss"}', session)
+        return server.metric('at2_rag_cache_reads_total{outcome="miss"}', session)
 
     sessions = [f"corpus {number}" for number in range(12)]
     for session in sessions:
@@ -164,7 +154,7 @@ def test_term_finishes_what_was_accepted(server: RayServer) -> None:
     body, session = {"query": QUERY, "documents": long}, {"X-Session-Id": "the last"}
     with ThreadPoolExecutor(1) as pool:
         accepted = pool.submit(server.post, "/v2/rerank", body, headers=session)
-        while metric(server, "at2_rag_in_flight", session["X-Session-Id"]) < 1:
+        while server.metric("at2_rag_in_flight", session["X-Session-Id"]) < 1:
             assert not accepted.done()
         server.process.send_signal(signal.SIGTERM)
         assert accepted.result().status_code == 200

@@ -73,7 +73,7 @@ def _values(schema: dict[str, Any]) -> st.SearchStrategy[Any]:
     if "$ref" in schema:
         return _values(SCHEMAS[schema["$ref"].rpartition("/")[2]])
     if "anyOf" in schema:
-        return st.one_of(map(_values, schema["anyOf"]))
+        return st.one_of(*map(_values, schema["anyOf"]))
     if "enum" in schema or "const" in schema:
         return st.sampled_from(schema.get("enum") or [schema["const"]])
     if "type" not in schema:

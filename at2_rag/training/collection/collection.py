@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
@@ -104,6 +104,13 @@ class Collection:
             )
         return True
 
+    def parts(self) -> Iterator[Collection]:
+        """Yield the collections that this one goes on from, and itself last.
+
+        Ask for the next once the one before is whole.
+        """
+        yield self
+
     def collect(
         self,
         *,
@@ -112,30 +119,16 @@ class Collection:
     ) -> Collected:
         """Return the rows of all items, reading only the shards that the folder doesn't hold.
 
-        As many `workers` as there are cores, with one torch thread each, read about twice as much
-        as one with all of them. `progress` is called with the number of items done and in all.
+        `progress` is called with the number of items done and in all. For `workers` see
+        `read_shards`.
         """
-        if any(self._shards):
-            if self.check():
-                remove_leftovers(self.folder)
-            else:
-                settings = json.dumps(self._settings, indent=2, sort_keys=True)
-                self._write(SETTINGS_FILE, settings.encode())
-        stored = [self._read(number, items) for number, items in enumerate(self._shards)]
-        total = sum(map(len, self._shards))
-        done = sum(len(rows) for rows in stored if rows is not None)
+        rows, missing = self._stored()
+        done, total = len(rows), sum(map(len, self._shards))
         progress(done, total)
-        everything: dict[int, Row | str] = {}
-        with ThreadPoolExecutor(workers) as executor:
-            for number, (items, rows) in enumerate(zip(self._shards, stored, strict=True)):
-                if rows is None:
-                    rows = {}
-                    for item, row in zip(items, self.read_shard(items, executor), strict=True):
-                        rows[item] = row
-                        progress(done + len(rows), total)
-                    self._write(_name(number), self._pack(rows))
-                    done += len(rows)
-                everything |= rows
+        rows |= self.read_shards(
+            missing, workers=workers, progress=lambda read: progress(done + read, total)
+        )
+        everything = {item: rows[item] for items in self._shards for item in items}
         everything |= self._left_out
         collected = Collected(*_sort_out(everything))
         if not collected.rows:
@@ -144,6 +137,58 @@ class Collection:
                 f"none of the {len(everything)} examples can be read ({reasons}); {self.remedy}"
             )
         return collected
+
+    def missing_shards(self) -> list[int]:
+        """Return the numbers of the shards that the folder doesn't hold."""
+        return self._stored()[1]
+
+    def read_shards(
+        self,
+        numbers: Sequence[int],
+        *,
+        workers: int = 1,
+        progress: Callable[[int], None] = lambda done: None,
+    ) -> dict[int, Row | str]:
+        """Read shards into the folder, and return what `read` does of each of their items.
+
+        Processes may read other shards of the same folder meanwhile. As many `workers` as there are
+        cores, with one torch thread each, read about twice as much as one with all of them.
+        `progress` is called with the number of items read.
+        """
+        self._begin()
+        read: dict[int, Row | str] = {}
+        with ThreadPoolExecutor(workers) as executor:
+            for number in numbers:
+                items, rows = self._shards[number], dict[int, Row | str]()
+                for item, row in zip(items, self.read_shard(items, executor), strict=True):
+                    rows[item] = row
+                    progress(len(read) + len(rows))
+                self._write(_name(number), self._pack(rows))
+                read |= rows
+        return read
+
+    def _begin(self) -> None:
+        """Write the settings, or check that those in the folder are the same."""
+        if not any(self._shards):
+            return
+        if self.check():
+            remove_leftovers(self.folder)
+        else:
+            settings = json.dumps(self._settings, indent=2, sort_keys=True)
+            self._write(SETTINGS_FILE, settings.encode())
+
+    def _stored(self) -> tuple[dict[int, Row | str], list[int]]:
+        """Return the rows that the folder holds, and the numbers of the shards that it doesn't."""
+        self._begin()
+        stored: dict[int, Row | str] = {}
+        missing = []
+        for number, items in enumerate(self._shards):
+            rows = self._read(number, items)
+            if rows is None:
+                missing.append(number)
+            else:
+                stored |= rows
+        return stored, missing
 
     @property
     def _shards_written(self) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -265,11 +265,20 @@ class ShortlistCollection(Collection):
         late = self._late.collect(
             workers=workers, progress=lambda done, total: progress(done, 2 * total)
         )
-        self._rows, self._left_out = late.rows, late.left_out
-        self._shards = split_evenly(list(late.rows), SHARD_SHORTLISTS)
+        self._go_on_from(late)
         return super().collect(
             workers=workers, progress=lambda done, total: progress(total + done, 2 * total)
         )
+
+    def parts(self) -> Iterator[Collection]:
+        """As in other collections: first the late pass's, then this."""
+        yield self._late
+        self._go_on_from(self._late.collect())
+        yield self
+
+    def _go_on_from(self, late: Collected) -> None:
+        self._rows, self._left_out = late.rows, late.left_out
+        self._shards = split_evenly(list(late.rows), SHARD_SHORTLISTS)
 
     @cached_property
     def _reader(self) -> IndependentReader:

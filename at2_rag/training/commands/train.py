@@ -5,34 +5,29 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from importlib.metadata import version
-from itertools import chain
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from rich import box
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from at2_rag.data.examples import Example, draw_per_source, read_files
-from at2_rag.errors import InputError
 from at2_rag.files import check_writable, remove_leftovers, without_folder, write_whole
 from at2_rag.progress import StepProgress
-from at2_rag.reading.features import FeatureSpec, Reading
-from at2_rag.reading.scoring_model import layers_and_heads
 from at2_rag.readout.files import DESCRIPTION_FILE
-from at2_rag.readout.head_weights import TargetRule
-from at2_rag.readout.shipped import load_head_weights, named_or_folder
-from at2_rag.readout.shortlist import Shortlist
 from at2_rag.report.training_page import training_page, training_verdict
-from at2_rag.training.calibrating.held_out import hold_out
-from at2_rag.training.collection.ablations import AblationPlan
-from at2_rag.training.collection.collection import reading_depth
 from at2_rag.training.collection.features import Features
-from at2_rag.training.commands.loading import load_for_workers, writing_to
+from at2_rag.training.commands.collecting import (
+    CollectionRequest,
+    Questions,
+    open_input,
+    read_questions,
+)
+from at2_rag.training.commands.loading import writing_to
 from at2_rag.training.commands.record import (
     PAGE_FILE,
     RECORD_FILE,
@@ -40,52 +35,23 @@ from at2_rag.training.commands.record import (
     file_records,
     training_record,
 )
-from at2_rag.training.fitting.dev import (
-    DEV_FOLDER,
-    choose_dev,
-    count_shared,
-    judge_on_dev,
-)
-from at2_rag.training.fitting.objectives import ABLATED, Objective, Signal
+from at2_rag.training.fitting.dev import count_shared, judge_on_dev
+from at2_rag.training.fitting.objectives import ABLATED, Objective
 from at2_rag.training.fitting.trainer import Training, train
-from at2_rag.training.fitting.training_data import TrainingData, TrainingPlan
+from at2_rag.training.fitting.training_data import TrainingPlan
 
-_DEPTH_SHARE = 0.6  # of the model's layers, used by default
 _ENDLESS = 10**6  # columns of a terminal in which any table fits
 
 
-@dataclass(frozen=True, slots=True)
-class TrainRequest:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainRequest(CollectionRequest):
     """The arguments of the command."""
 
-    files: tuple[str, ...]
     output: str
-    model: str
-    revision: str | None
-    signal: Signal
-    target: TargetRule
-    reading: Reading
-    depths: tuple[int, ...]
-    features: tuple[str, ...]
     objectives: tuple[Objective, ...]
-    limit: int | None
-    hold_out: int | None
     folds: int
     leave_out_sources: bool
-    seed: int
-    collected: str | None
-    masks: int
-    answers: Literal["generated", "reference"]
-    answer_tokens: int
     key_heads: int | None
-    shortlist: str | None
-    dtype: str | None
-    dev: tuple[str, ...]
-
-    @property
-    def folder(self) -> Path:
-        """Where what is read is kept."""
-        return Path(self.collected) if self.collected else Path(self.output) / "features"
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -98,47 +64,25 @@ class TrainRequest:
 
     def plan(self, layers: int) -> TrainingPlan:
         """Return what to learn from and which designs to try, of a model of so many layers."""
-        shortlist = None if self.shortlist is None else _shortlist(self.shortlist)
-        default = round(_DEPTH_SHARE * layers) if shortlist is None else shortlist.layers
-        return TrainingPlan(
-            signal=self.signal,
-            target=self.target,
-            reading=self.reading,
-            specs=tuple(map(_parse_features, self.features)),
+        return replace(
+            CollectionRequest.plan(self, layers),
             objectives=self.objectives,
-            depths=self.depths or (default,),
             folds=self.folds,
             leave_out_sources=self.leave_out_sources,
-            seed=self.seed,
             key_heads=self.key_heads,
-            shortlist=shortlist,
-            ablations=AblationPlan(
-                self.masks, self.answer_tokens, reference=self.answers == "reference"
-            ),
         )
 
 
 def run_training(request: TrainRequest, *, command: str) -> None:
     """Fit head weights and write them with a report, which shows the command line."""
-    request.plan(layers=1)  # refuses what doesn't go together before anything is loaded
-    if request.target == "answer" and request.dev:
-        raise InputError(
-            "--target answer fits weights that rank nothing for a question; leave out --dev"
-        )
-    by_file = read_files(request.files, labelled=request.signal in ("evidence", "both"))
-    dev_by_file = read_files(request.dev)
-    data = file_records(request.files, by_file)
-    dev_data = file_records(request.dev, dev_by_file)
-    examples, dev_examples = [*chain.from_iterable(by_file)], [*chain.from_iterable(dev_by_file)]
-    if request.hold_out is not None:
-        _, examples = hold_out(examples, request.hold_out)
-    if request.limit is not None:
-        examples = draw_per_source(examples, request.limit, seed=request.seed)
+    questions = read_questions(request)
+    data = file_records(request.files, questions.by_file)
+    dev_data = file_records(request.dev, questions.dev_by_file)
     output = Path(request.output)
     check_writable(output)
     remove_leftovers(output)
     with StepProgress() as progress:
-        training, dev = _train(request, examples, dev_examples, dev_data, progress)
+        training, dev = _train(request, questions, dev_data, progress)
     record = training_record(
         training,
         command=command,
@@ -158,51 +102,21 @@ def run_training(request: TrainRequest, *, command: str) -> None:
 
 def _train(
     request: TrainRequest,
-    examples: Sequence[Example],
-    dev_examples: Sequence[Example],
+    questions: Questions,
     dev_data: Sequence[dict[str, Any]],
     progress: StepProgress,
 ) -> tuple[Training, dict[str, Any] | None]:
     """Load the model, check everything, read the dev examples, train and judge."""
-    progress("loading the model", 0, 1)
-    loaded = load_for_workers(request.model, revision=request.revision, dtype=request.dtype)
-    layers, _ = layers_and_heads(loaded.model.base_model.config)
-    plan = request.plan(layers)
-    dev_folder = request.folder / DEV_FOLDER
-    # What was collected deeper serves every smaller depth.
-    depth = reading_depth(max(plan.depths), (request.folder, dev_folder), layers=layers)
-    data = TrainingData(loaded, examples, request.folder, plan, depth=depth)
-    workers = os.cpu_count() or 1
-    progress("loading the model", 1, 1)
-    data.check()
-    if not dev_examples:
-        return train(data, workers=workers, progress=progress), None
-    chosen, left_out = choose_dev(data.model, dev_examples, reading=plan.reading)
-    dev = data.features_of(chosen, dev_folder, seed=0, padded=False)
-    dev.check()
-    shared = count_shared(chosen, examples)
-    read = dev.collect(workers=workers, progress=partial(progress, "reading dev"))
-    training = train(data, workers=workers, progress=progress)
-    figures = judge_on_dev(training.weights, chosen, Features.of(read.rows, dev.passes))
-    return training, dev_record(figures, data=dev_data, left_out=left_out, shared=shared)
-
-
-def _shortlist(name_or_folder: str) -> Shortlist:
-    """Return the shortlist that weights for late reading alone choose."""
-    weights = load_head_weights(named_or_folder(name_or_folder))
-    if weights.spec != FeatureSpec("log", ("late",)):
-        raise InputError(
-            f"--shortlist {name_or_folder}: these weights are for the {weights.spec.quantity} of "
-            f"{', '.join(weights.spec.passes)}; pass weights for the log of late reading alone"
-        )
-    return Shortlist(weights.weight[0], weights.bias)
-
-
-def _parse_features(text: str) -> FeatureSpec:
-    quantity, separator, passes = text.partition(":")
-    if not separator:
-        raise InputError(f"--features is {text!r}; write it as log:together+apart")
-    return FeatureSpec(quantity, tuple(passes.split("+")))  # type: ignore[arg-type]
+    opened = open_input(request, questions, progress=progress)
+    workers, dev = os.cpu_count() or 1, opened.dev
+    if dev is None:
+        return train(opened.data, workers=workers, progress=progress), None
+    shared = count_shared(dev.examples, questions.examples)
+    read = dev.collection.collect(workers=workers, progress=partial(progress, "reading dev"))
+    training = train(opened.data, workers=workers, progress=progress)
+    features = Features.of(read.rows, dev.collection.passes)
+    figures = judge_on_dev(training.weights, dev.examples, features)
+    return training, dev_record(figures, data=dev_data, left_out=dev.left_out, shared=shared)
 
 
 def _write(request: TrainRequest, training: Training, record: dict[str, Any]) -> None:

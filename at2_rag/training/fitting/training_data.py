@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -26,7 +26,7 @@ from at2_rag.training.collection.ablations import (
     AblationPlan,
     AnswerFeatureCollection,
 )
-from at2_rag.training.collection.collection import Collected, Row
+from at2_rag.training.collection.collection import Collected, Collection, Row
 from at2_rag.training.collection.features import (
     FeatureCollection,
     Features,
@@ -261,6 +261,12 @@ class TrainingData:
                 f"the objective {wanted[0]!r} needs gold labels, and none of the "
                 f"{len(self.examples)} examples has a gold chunk; leave it out, or label some"
             )
+
+    def parts(self) -> Iterator[Collection]:
+        """Yield all that is collected, part by part, see `Collection.parts`."""
+        yield from self._collection.parts()
+        if self.plan.target == "answer":
+            yield self._answers(self._collection.collect().rows)
 
     def gather(
         self, *, workers: int = 1, progress: Progress = lambda stage, done, total: None

@@ -75,6 +75,24 @@ def test_what_is_read_is_kept_and_not_read_again(tmp_path: Path) -> None:
     assert settings.items() > SETTINGS.items() and "format" in settings
 
 
+def test_shards_can_be_read_by_several(tmp_path: Path) -> None:
+    one, other = Squares(tmp_path), Squares(tmp_path)
+    assert one.missing_shards() == [0, 1] and list(one.parts()) == [one]
+    steps: list[int] = []
+    assert list(other.read_shards([1], workers=2, progress=steps.append)) == [3, 4]
+    assert steps == [1, 2] and one.missing_shards() == [0]
+    assert one.read_shards([0])[1] == "has no square" and one.missing_shards() == []
+    last = Squares(tmp_path)
+    assert same(last.collect(), Squares(tmp_path / "by-one").collect()) and last.items_read == []
+    for name in (SETTINGS_FILE, *NAMES):
+        assert (tmp_path / name).read_bytes() == (tmp_path / "by-one" / name).read_bytes()
+    different = Squares(tmp_path, {**SETTINGS, "seed": 1})
+    for refuse in (different.missing_shards, lambda: different.read_shards([0])):
+        with pytest.raises(DataError, match="seed: 0 there, 1 now"):
+            refuse()
+    assert different.items_read == []
+
+
 @pytest.mark.parametrize(
     ("changes", "parts"),
     [
