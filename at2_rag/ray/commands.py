@@ -26,6 +26,7 @@ from at2_rag.cli.train import (
     files_argument,
     importing,
 )
+from at2_rag.errors import InputError
 from at2_rag.progress import announced
 from at2_rag_evals.ranking.request import RankingRequest
 from at2_rag_evals.request import json_option, request_options
@@ -217,10 +218,13 @@ def evaluate(as_json: bool, actors: int | None, cpus: int, gpus: float, **values
     request = RankingRequest(**values)
     with announced("Loading Ray"):
         from at2_rag.ray.cluster import Worker, connect, workers_that_fit
-        from at2_rag.ray.ranking import make_remote
+        from at2_rag.ray.ranking import Copies, make_remote
         from at2_rag_evals.ranking.command import run_ranking
 
         connect()
     worker = Worker(cpus=cpus, gpus=gpus)
-    make = partial(make_remote, actors=actors or workers_that_fit(worker), worker=worker)
-    run_ranking(request, as_json=as_json, make=make)
+    room = workers_that_fit(worker)
+    if actors is not None and actors > room:
+        raise InputError(f"--actors is {actors}, and the cluster has CPUs for {room}; pass fewer")
+    copies = Copies(actors=actors or room, worker=worker)
+    run_ranking(request, as_json=as_json, make=partial(make_remote, copies=copies))

@@ -16,10 +16,12 @@ from typing import TYPE_CHECKING, Any
 
 from ray import serve
 from ray.serve.config import AutoscalingConfig, BackpressureConfig, RequestRouterConfig
+from ray.serve.schema import ApplicationStatus
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from at2_rag.errors import InputError
+from at2_rag.errors import InputError, ScoringError
 from at2_rag.ray.cluster import Worker, connect, workers_that_fit
+from at2_rag.server.keys import warn_if_open
 from at2_rag.server.settings import ServerSettings
 from at2_rag.server.telemetry.logs import log_as_json
 
@@ -31,6 +33,7 @@ APPLICATION = "at2-rag"
 
 _ROUTER = "ray.serve.experimental.consistent_hash_router.ConsistentHashRouter"
 _RETRY_SECONDS = 1  # of a 429 by Ray itself, which knows no rate; one by a replica says it better
+_POLL_SECONDS = 0.2  # between two looks at whether replicas run
 _MOST_STARTS = 3  # of replicas that fail to start, before the deployment is given up
 
 
@@ -157,16 +160,40 @@ def serve_until_signal(
     """Serve until SIGTERM or SIGINT, then until what was accepted is answered, or time is up.
 
     `host` and `port` count unless Ray Serve runs on the cluster already.
+
+    Raises:
+        InputError: If the cluster has too few CPUs for as many replicas as there are at least.
+        ScoringError: If they fail to start.
     """
     stopping = threading.Event()
     connect()
+    if (room := workers_that_fit(replicas.worker)) < replicas.least:
+        raise InputError(
+            f"{replicas.least} replicas of {replicas.worker.cpus} CPUs are wanted, and the cluster "
+            f"has CPUs for {room}; pass smaller --replicas or --cpus"
+        )
     _set_on_signal(stopping)
-    workers_that_fit(replicas.worker)  # else replicas would be waited for in vain
+    warn_if_open(settings.api_keys, host)
     serve.start(http_options={"host": host, "port": port})
-    serve.run(application(settings, replicas, loading), name=APPLICATION, route_prefix="/")
+    target = serve.RunTarget(application(settings, replicas, loading), name=APPLICATION)
+    serve.run_many([target], wait_for_applications_running=False)
     _set_on_signal(stopping)  # again, since Ray sets handlers of its own
-    stopping.wait()
-    serve.delete(APPLICATION)
+    try:
+        if _is_running(stopping):
+            stopping.wait()
+    finally:
+        serve.delete(APPLICATION)
+
+
+def _is_running(stopping: threading.Event) -> bool:
+    """Wait until all replicas run; return False if it is time to stop before."""
+    while not stopping.wait(_POLL_SECONDS):
+        state = serve.status().applications[APPLICATION]
+        if state.status == ApplicationStatus.RUNNING:
+            return True
+        if state.status == ApplicationStatus.DEPLOY_FAILED:
+            raise ScoringError(f"the replicas can't be started: {state.message}")
+    return False
 
 
 def _set_on_signal(stopping: threading.Event) -> None:

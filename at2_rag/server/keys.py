@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import hmac
 import os
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from hashlib import sha256
 from pathlib import Path
 
 from at2_rag.errors import InputError
+from at2_rag.server.telemetry.logs import access_log
 
 KEYS_VARIABLE = "AT2_RAG_API_KEYS"
 """Environment variable with keys, separated by commas or white space."""
@@ -53,3 +54,11 @@ class Keys:
         digest = sha256(key.strip()).digest()
         matches = [hmac.compare_digest(digest, known) for known in self._digests]
         return scheme.lower() == b"bearer" and any(matches)
+
+
+def warn_if_open(keys: Collection[str], host: str) -> None:
+    """Log a warning if there are no keys and other machines reach the address."""
+    if not keys and host not in ("127.0.0.1", "::1", "localhost"):
+        access_log.warning(
+            "whoever reaches %s may use this server; set keys with --api-key-file", host
+        )

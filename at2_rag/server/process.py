@@ -12,6 +12,7 @@ import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from at2_rag.server.app import make_app
+from at2_rag.server.keys import warn_if_open
 from at2_rag.server.service import Service
 from at2_rag.server.settings import ServerSettings
 from at2_rag.server.telemetry.logs import access_log, log_as_json
@@ -24,10 +25,7 @@ _KEEP_ALIVE_SECONDS = 75  # longer than clients and proxies do, so that they clo
 def serve(service: Service, *, host: str, port: int) -> None:
     """Serve until SIGTERM or SIGINT, then until what was accepted is answered, or time is up."""
     log_as_json()
-    if not service.settings.api_keys and host not in ("127.0.0.1", "::1", "localhost"):
-        access_log.warning(
-            "whoever reaches %s may use this server; set keys with --api-key-file", host
-        )
+    warn_if_open(service.settings.api_keys, host)
     config = uvicorn.Config(
         make_app(service),
         host=host,

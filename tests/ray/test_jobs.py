@@ -140,6 +140,10 @@ def test_what_cannot_be_collected_is_said_in_one_line(model_folder: Path, tmp_pa
 def test_too_few_cpus_are_an_error_at_once(corpus: Path) -> None:
     ran = run("ray", "index", corpus, "--cpus", "3")
     assert ran.exit_code == 1 and "3 CPUs, and the cluster has 2" in ran.stderr
+    ran = run("ray", "serve", "--replicas", "3", "--port", "18080")
+    assert ran.exit_code == 1 and "3 replicas of 1 CPUs are wanted" in ran.stderr
+    ran = run("ray", "eval", corpus, "--actors", "3")
+    assert ran.exit_code == 1 and "--actors is 3, and the cluster has CPUs for 2" in ran.stderr
 
 
 @pytest.mark.usefixtures("cluster")
@@ -151,8 +155,8 @@ def test_an_eval_is_that_of_one_machine(
     write_examples(questions, planted_examples())
     options: list[str | Path]
     options = [questions, "--model", model_folder, "--head-weights", weights_folder, "--json"]
-    options += ["--system", "at2", "--system", "first_k"]
-    there = run("ray", "eval", *options, "--actors", "1", "--output", output)
+    options += ["--system", "at2", "--system", "first_k", "--system", "bm25"]
+    there = run("ray", "eval", *options, "--output", output)  # each system by all that fit
     assert there.exit_code == 0, there.output
     here = run("eval", "ranking", *options)
     assert here.exit_code == 0, here.output
