@@ -1,12 +1,10 @@
-"""Progress of long work, how long its stages took, and whether it is still wanted."""
+"""Progress of long work, and how long its stages took."""
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Self
 
@@ -25,35 +23,6 @@ from rich.segment import ControlType
 
 LINE_SECONDS = 30.0  # least time between two lines of one stage
 _SPEED_SECONDS = 600.0  # over which the bars' time left is estimated
-
-
-_abandoned: ContextVar[threading.Event | None] = ContextVar("abandoned", default=None)
-
-
-class Abandoned(BaseException):
-    """Raised in work that nobody waits for any more; not an error, so not an `Exception`."""
-
-
-@contextmanager
-def abandoned_by(event: threading.Event) -> Iterator[None]:
-    """Let `check_wanted` end the block's work once the event is set."""
-    token = _abandoned.set(event)
-    try:
-        yield
-    finally:
-        _abandoned.reset(token)
-
-
-def abandonment() -> threading.Event | None:
-    """Return the event upon which `check_wanted` raises; None if it never does."""
-    return _abandoned.get()
-
-
-def check_wanted() -> None:
-    """Raise `Abandoned` if nobody waits for this work any more."""
-    event = _abandoned.get()
-    if event is not None and event.is_set():
-        raise Abandoned
 
 
 class Stopwatch:

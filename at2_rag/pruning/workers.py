@@ -20,7 +20,8 @@ from weakref import WeakSet
 
 from at2_rag.errors import PrunerBusyError
 from at2_rag.model.forks import call_after_fork
-from at2_rag.progress import Abandoned, Stopwatch, abandoned_by, abandonment, check_wanted
+from at2_rag.progress import Stopwatch
+from at2_rag.wanted import Abandoned, abandoned_by, abandonment, check_wanted
 
 T = TypeVar("T")
 

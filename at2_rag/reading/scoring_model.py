@@ -19,7 +19,6 @@ from torch.nn.functional import pad
 
 from at2_rag.errors import InputError, UnsupportedModelError
 from at2_rag.model.forks import ForkLock, call_after_fork, forks
-from at2_rag.progress import check_wanted
 from at2_rag.prompt.layout import PromptBuilder
 from at2_rag.reading.attention import (
     IMPLEMENTATION,
@@ -28,6 +27,7 @@ from at2_rag.reading.attention import (
     AttentionReader,
     PassComplete,
 )
+from at2_rag.wanted import check_wanted
 
 # `model_type`s whose independent reading is held equal to a brute-force forward by a test.
 INDEPENDENT_FAMILIES = frozenset({"gpt2", "granite", "llama", "olmo2", "qwen2", "qwen3"})

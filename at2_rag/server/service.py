@@ -16,7 +16,6 @@ from at2_rag.errors import HeadWeightsNotFoundError, InputError, brief
 from at2_rag.model.hub import DEFAULT_MODEL
 from at2_rag.model.loading import LoadedModel
 from at2_rag.options import PruneOptions, PruneOverrides
-from at2_rag.progress import check_wanted
 from at2_rag.pruner import AT2Pruner, PrunerSettings
 from at2_rag.pruning.history import Turn, asked_in
 from at2_rag.pruning.workers import Workers, most_readers
@@ -28,6 +27,7 @@ from at2_rag.server.settings import ServerSettings
 from at2_rag.server.telemetry.metrics import Metrics
 from at2_rag.states.store import ChunkCache
 from at2_rag.text.chunks import Chunk, ChunkLike, as_chunk, checked_chunks
+from at2_rag.wanted import check_wanted
 
 T = TypeVar("T")
 

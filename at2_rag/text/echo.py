@@ -12,11 +12,11 @@ from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from at2_rag.progress import check_wanted
 from at2_rag.text.chunks import Chunk
 from at2_rag.text.function_words import FUNCTION_WORDS
 from at2_rag.text.scripts import QUESTION_MARKS, UNSPACED, normalized
 from at2_rag.text.sentences import Span, asks, sentence_spans
+from at2_rag.wanted import check_wanted
 
 _WORD = re.compile(rf"[{UNSPACED}]|\w+(?:['’]\w+)*")
 _CHARACTER = re.compile(r"\S")

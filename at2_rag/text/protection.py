@@ -9,9 +9,9 @@ from numbers import Integral
 from typing import TypeAlias
 
 from at2_rag.errors import InputError, brief
-from at2_rag.progress import check_wanted
 from at2_rag.text.chunks import Chunk
 from at2_rag.text.sentences import Span
+from at2_rag.wanted import check_wanted
 
 Protect: TypeAlias = str | re.Pattern[str] | Sequence[str] | Mapping[int, Iterable[Span]]
 

@@ -12,7 +12,6 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from at2_rag.progress import check_wanted
 from at2_rag.text.blocks import block_spans
 from at2_rag.text.chunks import Chunk
 from at2_rag.text.scripts import UNSPACED
@@ -26,6 +25,7 @@ from at2_rag.text.sentences import (
     stripped,
 )
 from at2_rag.text.words import points_back
+from at2_rag.wanted import check_wanted
 
 UnitSpan = tuple[int, int, int]  # a unit's chunk, and its half-open range of characters in its text
 

@@ -17,8 +17,9 @@ import psutil
 import pytest
 import torch
 
-from at2_rag.progress import Stopwatch, check_wanted
+from at2_rag.progress import Stopwatch
 from at2_rag.pruning.workers import CORES_VARIABLE, Workers, most_readers
+from at2_rag.wanted import check_wanted
 
 MB = 1e6
 

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from at2_rag import Chunk
-from at2_rag.progress import Abandoned, abandoned_by
 from at2_rag.text.echo import without_echoes
 from at2_rag.text.protection import protected_spans
 from at2_rag.text.units import OPEN_LINES, text_units, unit_spans
+from at2_rag.wanted import Abandoned, abandoned_by
 from tests.text.test_sentences import check_cover
 
 TABLE = " | 2019 | 2018\nDiscount rate | 4.00% | 3.75%\nGrowth | 3.40% | - - %"
