@@ -1,20 +1,21 @@
 """How weights do on sources that they were fitted without: ranking, probabilities, what is kept.
 
 python benchmarks/left_out.py FILES... --presets FOLDER --peers
-python benchmarks/left_out.py FILES... --head-weights best --collected FOLDER
+python benchmarks/left_out.py FILES... --head-weights best --collected FOLDER --hold-out 28
 
 The first judges what scripts/fit-presets wrote, with the FILES that it was given: each source is
 judged, on the questions that were held out, by head weights and a calibration that were fitted
 without it and what shares gold passages with it. Key heads and shortlists are the presets', which
-all sources chose. The second fits head weights to the FILES themselves, which at2-rag calibrate has
-read into FOLDER: for weights whose training questions aren't at hand.
+all sources chose. The second fits head weights to the very questions that at2-rag calibrate has
+read into FOLDER, with the same FILES and number held out: for weights whose training questions
+aren't read. They are fewer, so that the weights rank worse.
 """
 
 from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -23,7 +24,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from keeping_rules import DEFAULT, kept_by_rules, kept_rows
-from report import FOLDER, Row, Value, markdown_table
+from report import FOLDER, POSITIVE, Row, Value, markdown_table
 from rich.console import Console
 
 from at2_rag.arrays import Floats
@@ -80,6 +81,7 @@ OURS, BM25, MINILM = "at2", "BM25", "MiniLM"
 @click.option("--preset", "names", multiple=True, default=("best", "balanced", "fast"))
 @click.option("--head-weights", help="Instead, these weights, a name or a folder.")
 @click.option("--collected", type=FOLDER, help="With --head-weights: what was read of FILES.")
+@click.option("--hold-out", "held_out", type=POSITIVE, help="With --head-weights: as it was read.")
 @click.option("--model", default=DEFAULT_MODEL, help="Name, folder or hub id.")
 @click.option("--dtype", help="Of the model, as it was read.")
 @click.option("--hops", is_flag=True, help="Read questions again beside the best chunk.")
@@ -92,6 +94,7 @@ def main(
     names: tuple[str, ...],
     head_weights: str | None,
     collected: Path | None,
+    held_out: int | None,
     model: str,
     dtype: str | None,
     hops: bool,
@@ -104,19 +107,16 @@ def main(
     examples = read_examples(files)
     linked, training = linked_sources(examples), list[Example]()
     if presets is not None:
-        examples, rest = hold_out(examples, HELD_OUT)
+        held_out = HELD_OUT
+    if held_out is not None:
+        examples, rest = hold_out(examples, held_out)
         training = draw_per_source(rest, FITTED, seed=0)
     questions = choose_examples(examples)
     loaded = LoadedModel.from_pretrained(model, dtype=dtype)
     torch.set_num_threads(1)  # as at2-rag train reads, in threads of its own
     ranked = Ranked(questions.chosen)
     if peers or embedding:
-        rankers: dict[str, Ranker] = {BM25: BM25Ranker(), MINILM: EmbeddingRanker(batch_size=16)}
-        rankers |= {
-            folder.name: EmbeddingRanker(str(folder), batch_size=16) for folder in embedding
-        }
-        for name, ranker in rankers.items():
-            ranked.add(name, _scores(ranker, questions.chosen))
+        ranked.add_peers(embedding)
     for name in names if head_weights is None else (head_weights,):
         with StepProgress() as progress:
             without: ScoreWithout
@@ -181,9 +181,7 @@ class Preset:
     def load(cls, presets: Path, name: str) -> Preset:
         """Load a preset by its name."""
         fitted = presets / "fitted" / name
-        record = json.loads((fitted / "training.json").read_text(encoding="utf-8"))
-        [ridge] = [row["ridge"] for row in record["candidates"] if row["chosen"]]
-        shortlist = record["settings"]["shortlist"]
+        ridge, shortlist = chosen_fit(fitted)
         late_ridge = ridge if shortlist is None else cls.load(presets, shortlist).ridge
         return cls(presets / "read", HeadWeights.load(fitted), ridge, late_ridge)
 
@@ -258,6 +256,13 @@ class FittedWithout:
         return score
 
 
+def chosen_fit(folder: Path) -> tuple[float, str | None]:
+    """Return the ridge of weights that at2-rag train wrote, and the name of their shortlist."""
+    record = json.loads((folder / "training.json").read_text(encoding="utf-8"))
+    [ridge] = [row["ridge"] for row in record["candidates"] if row["chosen"]]
+    return ridge, record["settings"]["shortlist"]
+
+
 class Ranked:
     """Questions with the scores that each system gives their chunks."""
 
@@ -266,6 +271,15 @@ class Ranked:
         self._clusters = item_clusters(questions)
         self.scores: dict[str, Sequence[Floats]] = {}
         self._quality: dict[str, Floats] = {}
+
+    def add_peers(self, embeddings: Iterable[Path]) -> None:
+        """Add BM25, MiniLM and other embedding models."""
+        rankers: dict[str, Ranker] = {BM25: BM25Ranker(), MINILM: EmbeddingRanker(batch_size=16)}
+        rankers |= {
+            folder.name: EmbeddingRanker(str(folder), batch_size=16) for folder in embeddings
+        }
+        for name, ranker in rankers.items():
+            self.add(name, _scores(ranker, self._questions))
 
     def add(self, name: str, scores: Sequence[Floats]) -> None:
         """Add a system's scores [S] of each question, in order."""

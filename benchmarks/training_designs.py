@@ -1,16 +1,19 @@
 """Ways to fit head weights, each judged on sources that were left out.
 
-python benchmarks/training_designs.py FILES... --presets FOLDER --preset balanced
+python benchmarks/training_designs.py FILES... --presets PRESETS --preset balanced
+python benchmarks/training_designs.py FILES... --head-weights BEST --collected READ --hold-out 28
 
-FOLDER is what scripts/fit-presets wrote of the same FILES. Its training features are fitted to in
-each way, without one source (and what shares gold passages with it) at a time. Figures are nDCG@10
-on the training questions of the source left out, macro over sources; intervals are paired, over
-clusters of questions that share pages. The shortlist of `best` is that of all sources.
+Weights are fitted in each way without one source (and what shares gold passages with it) at a time.
+Figures are nDCG@10 on the questions of the source left out, macro over sources; intervals are
+paired, over clusters of questions that share pages. The first takes the training questions of what
+scripts/fit-presets wrote of the same FILES; the second the questions that at2-rag calibrate has
+read, as they were retrieved, with no key heads but those in use. The shortlist of `best` is that of
+all sources.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -19,19 +22,23 @@ import click
 import numpy as np
 import numpy.typing as npt
 import torch
-from left_out import FITTED, HELD_OUT, FittedWithout, Preset
-from report import FOLDER, Row, markdown_table
+from left_out import FITTED, HELD_OUT, Preset, chosen_fit
+from report import FOLDER, POSITIVE, Row, markdown_table
 from scipy.optimize import minimize
 
 from at2_rag.arrays import Bools, Floats
 from at2_rag.data.bootstrap import Estimate, MeanDraws, macro_sample, resample_means
 from at2_rag.data.clusters import item_clusters
-from at2_rag.data.examples import draw_per_source, read_examples
+from at2_rag.data.examples import Example, draw_per_source, linked_sources, read_examples
 from at2_rag.model.hub import DEFAULT_MODEL
 from at2_rag.model.loading import LoadedModel
 from at2_rag.progress import StepProgress
+from at2_rag.reading.scoring_model import ScoringModel
+from at2_rag.readout.head_weights import HeadWeights
 from at2_rag.readout.shortlist import Design
+from at2_rag.training.calibrating.examples import choose_examples
 from at2_rag.training.calibrating.held_out import hold_out
+from at2_rag.training.calibrating.samples import SampleReader
 from at2_rag.training.fitting.cross_validation import FEWEST_CHUNKS, ndcg_at_10
 from at2_rag.training.fitting.fit import fit_few, fit_listwise
 from at2_rag.training.fitting.losses import ListwiseData, Standardised
@@ -68,8 +75,11 @@ class Lists:
 
 @click.command("training_designs", context_settings={"show_default": True})
 @click.argument("files", nargs=-1, required=True, type=click.Path(exists=True, dir_okay=False))
-@click.option("--presets", required=True, type=FOLDER, help="What scripts/fit-presets wrote.")
+@click.option("--presets", type=FOLDER, help="What scripts/fit-presets wrote.")
 @click.option("--preset", default="balanced")
+@click.option("--head-weights", type=FOLDER, help="Instead, what at2-rag train wrote.")
+@click.option("--collected", type=FOLDER, help="With --head-weights: what calibrate has read.")
+@click.option("--hold-out", "held_out", type=POSITIVE, help="With --head-weights: as it was read.")
 @click.option("--only", multiple=True, help="Only designs whose names start so.")
 @click.option("--teacher", "taught", is_flag=True, help="Instead, ways to learn from MiniLM.")
 @click.option("--model", default=DEFAULT_MODEL, help="Name, folder or hub id.")
@@ -77,60 +87,146 @@ class Lists:
 def main(
     *,
     files: tuple[str, ...],
-    presets: Path,
+    presets: Path | None,
     preset: str,
+    head_weights: Path | None,
+    collected: Path | None,
+    held_out: int | None,
     only: tuple[str, ...],
     taught: bool,
     model: str,
     dtype: str | None,
 ) -> None:
     """Compare ways to fit head weights."""
-    _, rest = hold_out(read_examples(files), HELD_OUT)
-    training = draw_per_source(rest, FITTED, seed=0)
+    if (presets is None) == (head_weights is None or collected is None):
+        raise click.UsageError("pass --presets, or --head-weights and --collected")
+    examples = read_examples(files)
     loaded = LoadedModel.from_pretrained(model, dtype=dtype)
     torch.set_num_threads(1)
     with StepProgress() as progress:
-        fitted = Preset.load(presets, preset).fitted(loaded, training, progress)
-        teacher = _teacher(fitted, progress) if taught else None
-        lists, linked = _lists(fitted, teacher), fitted.samples.linked_sources()
-        designs = _designs(fitted, lists.data.features.shape[1])
+        if presets is not None:
+            readings = _training(Preset.load(presets, preset), loaded, examples, progress)
+        else:
+            assert head_weights is not None and collected is not None  # checked above
+            if held_out is not None:
+                examples, _ = hold_out(examples, held_out)
+            readings = _calibrated(head_weights, collected, loaded, examples, progress)
+        lists = readings.lists(_teacher(readings, progress) if taught else None)
         if taught:
-            designs = {SHIPPED: designs[SHIPPED], **_taught(partial(_listwise, ridge=fitted.ridge))}
+            by_ridge = partial(_listwise, ridge=readings.ridge)
+            designs = {SHIPPED: _shipped(readings), **_taught(by_ridge)}
+        else:
+            designs = _designs(readings)
         chosen = [name for name in designs if name == SHIPPED or not only or name.startswith(only)]
         qualities = {}
         for number, name in enumerate(chosen):
             progress("designs", number, len(chosen))
-            qualities[name] = _left_out(lists, linked, designs[name])
+            qualities[name] = _left_out(lists, readings.linked, designs[name])
         progress("designs", len(chosen), len(chosen))
     rows = [
         _figures(lists, name, quality, qualities[SHIPPED]) for name, quality in qualities.items()
     ]
-    click.echo(markdown_table(f"Designs of {preset}, nDCG@10 of sources left out", rows))
+    name = preset if head_weights is None else head_weights.name
+    click.echo(markdown_table(f"Designs of {name}, nDCG@10 of sources left out", rows))
 
 
-def _teacher(fitted: FittedWithout, progress: StepProgress) -> Floats:
-    """Return MiniLM's soft labels of all chunks, [N]."""
-    ranker, cosines = EmbeddingRanker(batch_size=16), list[float]()
-    ranker.prepare()
-    for number, question in enumerate(fitted.questions):
-        progress("MiniLM", number, len(fitted.questions))
-        cosines += ranker.score(question.query, question.chunks).scores
-    return soft_labels(np.array(cosines), fitted.samples.counts, np.array(fitted.samples.sources))
+@dataclass(frozen=True, slots=True, eq=False)
+class Readings:
+    """What was read of I questions with N chunks in all, for weights to be fitted to."""
+
+    data: ListwiseData  # with F terms a chunk
+    questions: Sequence[Example]  # [I], with the chunks that were read
+    linked: npt.NDArray[np.int64]  # [I], equal for sources that share gold passages
+    ridge: float
+    heads_per_layer: int
+    heads_per_key_head: int
+    few: int | None  # key heads that get weights, of those that were read; None: all
+
+    def lists(self, teacher: Floats | None) -> Lists:
+        """Return what a readout is fitted to, with a teacher's soft labels [N] or none."""
+        sources = np.array([question.source for question in self.questions])
+        unknown = np.full(len(self.data.features), np.nan)
+        clusters = np.array(item_clusters(self.questions))
+        return Lists(self.data, sources, clusters, unknown if teacher is None else teacher)
+
+    @property
+    def key_heads(self) -> npt.NDArray[np.int64]:
+        """The key head of each term, [F]."""
+        return np.arange(self.data.features.shape[1]) // self.heads_per_key_head
+
+    @property
+    def layers(self) -> npt.NDArray[np.int64]:
+        """The layer of each term, [F], counted on from one pass to the next."""
+        return np.arange(self.data.features.shape[1]) // self.heads_per_layer
 
 
-def _lists(fitted: FittedWithout, teacher: Floats | None) -> Lists:
-    """Return the training questions with what a readout is fitted to."""
+def _training(
+    preset: Preset, loaded: LoadedModel, examples: Sequence[Example], progress: StepProgress
+) -> Readings:
+    """Return what a preset was fitted to."""
+    _, rest = hold_out(examples, HELD_OUT)
+    fitted = preset.fitted(loaded, draw_per_source(rest, FITTED, seed=0), progress)
     samples, weights, shortlist = fitted.samples, fitted.weights, fitted.weights.shortlist
     if shortlist is None:
         terms = samples.features.matrix(weights.spec, weights.layers)
     else:
         terms = Design.of(shortlist, fitted.features).terms(fitted.features)
     assert samples.labels is not None  # the signal is evidence
-    data = ListwiseData(terms, samples.labels, samples.counts)
-    teacher = np.full(len(terms), np.nan) if teacher is None else teacher
-    return Lists(
-        data, np.array(samples.sources), np.array(item_clusters(fitted.questions)), teacher
+    return Readings(
+        ListwiseData(terms, samples.labels, samples.counts),
+        fitted.questions,
+        samples.linked_sources(),
+        fitted.ridge,
+        weights.heads,
+        weights.heads // samples.key_heads,
+        len(fitted.heads) if shortlist is None else None,
     )
+
+
+def _calibrated(
+    folder: Path,
+    collected: Path,
+    loaded: LoadedModel,
+    examples: Sequence[Example],
+    progress: StepProgress,
+) -> Readings:
+    """Return what was read of questions to calibrate weights, their lists as retrieved."""
+    ridge, _ = chosen_fit(folder)
+    weights = HeadWeights.load(folder)
+    questions = choose_examples(examples)
+    samples = SampleReader(loaded, weights, collected, progress=progress).read(questions)
+    retrieved = [sample for sample in samples if sample.is_retrieved]
+    features = np.concatenate([sample.features for sample in retrieved])
+    if weights.shortlist is not None:
+        features = Design.of(weights.shortlist, features).terms(features)
+    chosen = [questions.chosen[sample.question] for sample in retrieved]
+    of_source = linked_sources(examples)
+    key_heads = ScoringModel(loaded.model, loaded.tokenizer, depth=weights.layers).key_heads
+    return Readings(
+        ListwiseData(
+            features,
+            np.concatenate([sample.gold for sample in retrieved]),
+            np.array([len(sample.gold) for sample in retrieved]),
+        ),
+        chosen,
+        np.array([of_source[question.source] for question in chosen]),
+        ridge,
+        weights.heads,
+        weights.heads // key_heads,
+        None,
+    )
+
+
+def _teacher(readings: Readings, progress: StepProgress) -> Floats:
+    """Return MiniLM's soft labels of all chunks, [N]."""
+    ranker, cosines = EmbeddingRanker(batch_size=16), list[float]()
+    ranker.prepare()
+    questions = readings.questions
+    for number, question in enumerate(questions):
+        progress("MiniLM", number, len(questions))
+        cosines += ranker.score(question.query, question.chunks).scores
+    sources = np.array([question.source for question in questions])
+    return soft_labels(np.array(cosines), readings.data.counts, sources)
 
 
 def _left_out(lists: Lists, linked: npt.NDArray[np.int64], fit: Fit) -> Floats:
@@ -168,40 +264,45 @@ def _limits(estimate: Estimate) -> str:
     return f" [{estimate.low:+.4f}, {estimate.high:+.4f}]"
 
 
-def _designs(fitted: FittedWithout, columns: int) -> Mapping[str, Fit]:
+def _few(readings: Readings, most: int) -> Fit:
+    """Return a fit that gives weights to so many key heads at most."""
+    return lambda lists: (
+        fit_few(
+            lambda part: fit_listwise(
+                replace(lists.data, features=lists.data.features[:, part]), ridge=readings.ridge
+            ),
+            lists.data.features,
+            readings.key_heads,
+            most,
+        ).weight
+    )
+
+
+def _shipped(readings: Readings) -> Fit:
+    """Return how the presets are fitted."""
+    if readings.few is None:
+        return partial(_listwise, ridge=readings.ridge)
+    return _few(readings, readings.few)
+
+
+def _designs(readings: Readings) -> Mapping[str, Fit]:
     """Return the ways to fit by name, the one of the presets first."""
-    samples, weights, ridge = fitted.samples, fitted.weights, fitted.ridge
-    key_head = np.arange(columns) // (weights.heads // samples.key_heads)
-    layer = np.arange(columns) // weights.heads
+    ridge, few = readings.ridge, readings.few
     listwise = partial(_listwise, ridge=ridge)
-
-    def few(most: int) -> Fit:
-        return lambda lists: (
-            fit_few(
-                lambda part: fit_listwise(
-                    replace(lists.data, features=lists.data.features[:, part]), ridge=ridge
-                ),
-                lists.data.features,
-                key_head,
-                most,
-            ).weight
-        )
-
-    designs: dict[str, Fit] = {SHIPPED: listwise}
-    if weights.shortlist is None:
-        shipped = len(fitted.heads)
-        designs = {SHIPPED: few(shipped), "all key heads": listwise}
-        designs |= {f"{most} key heads": few(most) for most in (shipped // 2, 2 * shipped)}
+    designs: dict[str, Fit] = {SHIPPED: _shipped(readings)}
+    if few is not None:
+        designs |= {"all key heads": listwise}
+        designs |= {f"{most} key heads": _few(readings, most) for most in (few // 2, 2 * few)}
     return {
         **designs,
         "a tenth of the ridge": partial(_listwise, ridge=ridge / 10),
         "ten times the ridge": partial(_listwise, ridge=10 * ridge),
         "pairwise": partial(_free, loss=_pairwise, ridge=ridge),
         "a temperature for each list": partial(_free, loss=_tempered, ridge=ridge),
-        "group lasso over key heads, .003": partial(_free, groups=key_head, ridge=0.003),
-        "group lasso over key heads, .01": partial(_free, groups=key_head, ridge=0.01),
-        "a gain for each layer, .003": partial(_free, groups=layer, ridge=0.003),
-        "a gain for each layer, .01": partial(_free, groups=layer, ridge=0.01),
+        "group lasso over key heads, .003": partial(_free, groups=readings.key_heads, ridge=0.003),
+        "group lasso over key heads, .01": partial(_free, groups=readings.key_heads, ridge=0.01),
+        "a gain for each layer, .003": partial(_free, groups=readings.layers, ridge=0.003),
+        "a gain for each layer, .01": partial(_free, groups=readings.layers, ridge=0.01),
         "every source the same": lambda lists: _free(lists, shares=_evenly(lists), ridge=ridge),
         "the worst source counts more": partial(_worst_counts_more, ridge=ridge),
         f"a bag of {BAG}, half of the sources each": partial(_bag, fit=listwise),

@@ -125,6 +125,7 @@ def test_left_out(tiny_options: list[str], tmp_path: Path, monkeypatch: pytest.M
     assert trained.exit_code == 0, trained.output
     of_presets = ["--presets", str(presets), "--preset", "fast"]
     of_weights = ["--head-weights", f"{presets}/fitted/fast", "--collected", f"{tmp_path}/read"]
+    of_weights += ["--hold-out", "8"]
     for options in (of_presets, of_weights):
         arguments = [*files, *model, "--dtype", "bfloat16", *options]
         result = CliRunner().invoke(left_out.main, arguments)
@@ -133,10 +134,10 @@ def test_left_out(tiny_options: list[str], tmp_path: Path, monkeypatch: pytest.M
         assert rules.count("\n|") == 3 + len(keeping_rules.RULES)
         for heading in ("left-out sources", "| macro", "| lists of all kinds", "| echo alone"):
             assert heading in result.output
-    arguments = [*files, *model, "--dtype", "bfloat16", *of_presets]
-    with_teacher = [(["--teacher"], 7)] if default_is_installed() else []
-    for teacher, count in (([], 18), *with_teacher):
-        designs = CliRunner().invoke(training_designs.main, [*arguments, *teacher])
+    with_teacher = [([*of_weights, "--teacher"], 7)] if default_is_installed() else []
+    for options, count in ((of_presets, 18), (of_weights, 15), *with_teacher):
+        arguments = [*files, *model, "--dtype", "bfloat16", *options]
+        designs = CliRunner().invoke(training_designs.main, arguments)
         assert designs.exit_code == 0, designs.output
         assert designs.output.count("\n|") == 2 + count
     refused = CliRunner().invoke(left_out.main, [*files, *model])
