@@ -66,7 +66,7 @@ class Batcher:
 
     A tenth of a second of waiting makes up for a step of priority, so that each job is read in
     time, whatever comes after it. A batch is the first job and, while they fit, the shortest others
-    with equal options. Jobs whose results nobody awaits any more are left out, and a batch of which
+    with equal options; what waits is divided among the readers that are free. Jobs whose results nobody awaits any more are left out, and a batch of which
     that is true is cancelled; one job of a batch is read to the end with the others, and its tokens
     count until then. Used from one event loop; `run` has to run in it.
 
@@ -97,6 +97,7 @@ class Batcher:
         self._waiting: list[Waiting] = []
         self._arrived = asyncio.Event()
         self._batches: set[asyncio.Task[None]] = set()
+        self._reading = 0  # readers that have a batch
         self._rate = _FIRST_RATE  # tokens a second and reader
         self.tokens = 0  # that wait or are read
 
@@ -163,6 +164,7 @@ class Batcher:
                 if not batch:  # all were withdrawn meanwhile
                     self._free.release()
                     continue
+                self._reading += 1
                 task = asyncio.create_task(self._read_batch(batch))
                 self._batches.add(task)
                 task.add_done_callback(self._batches.discard)
@@ -183,10 +185,13 @@ class Batcher:
             return []
         first, *others = self._waiting
         batch, tokens = [first], first.job.tokens
+        free = self._readers - self._reading
+        share = sum(entry.job.tokens for entry in self._waiting) / free
+        most = min(self._max_batch_tokens, share)
         alike = (entry for entry in others if entry.job.options == first.job.options)
         for entry in sorted(alike, key=lambda entry: entry.job.tokens):
             tokens += entry.job.tokens
-            if tokens > self._max_batch_tokens:
+            if tokens > most:
                 break
             batch.append(entry)
         taken = set(batch)
@@ -199,6 +204,7 @@ class Batcher:
             await self._settle(batch)
         finally:
             self._free.release()
+            self._reading -= 1
             self.tokens -= sum(entry.job.tokens for entry in batch)
             for entry in batch:
                 entry.result.cancel()  # of those that have no result, since this was cancelled

@@ -63,6 +63,30 @@ async def settled() -> None:
     await asyncio.sleep(0.01)
 
 
+async def test_what_waits_is_divided_among_readers_that_are_free() -> None:
+    reader = Reader()
+    async with batcher(reader, readers=2, max_batch_tokens=100) as queue:
+        jobs = queue.submit([job(name) for name in "abcdefgh"])
+        await settled()
+        assert reader.batches == [["a", "b", "c", "d"], ["e", "f", "g", "h"]]
+        jobs += queue.submit([job("i"), job("j")])
+        reader.may_read.set()
+        await asyncio.gather(*jobs)
+    assert queue.tokens == 0
+
+
+async def test_a_reader_that_is_free_alone_takes_all_that_waits() -> None:
+    reader = Reader()
+    async with batcher(reader, readers=2, max_batch_tokens=100) as queue:
+        jobs = queue.submit([job("first")])
+        await settled()
+        jobs += queue.submit([job(name) for name in "abcd"])
+        await settled()
+        assert reader.batches == [["first"], ["a", "b", "c", "d"]]
+        reader.may_read.set()
+        await asyncio.gather(*jobs)
+
+
 async def test_what_waits_is_read_together_with_equal_options_within_the_bound() -> None:
     reader = Reader()
     async with batcher(reader) as queue:
