@@ -18,11 +18,12 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from http.client import HTTPConnection
+from types import MappingProxyType
 from urllib.parse import urlsplit
 
 import click
@@ -33,6 +34,7 @@ from prompts import CHUNKS, Prompt
 from report import POSITIVE, Report, Row, SharedOptions, shared_options
 
 CALLERS = 8
+PROMPTS = 8  # whose chunks a server keeps in memory
 OVERLOAD = 10  # times the callers that the server has room for
 ROUNDS = 5  # of callers that leave
 START_SECONDS = 120.0
@@ -40,6 +42,15 @@ TICK = 0.1  # seconds; a process that takes less than `IDLE` of one is idle
 IDLE = 0.2
 MB = 1e6
 
+
+UNBATCHED = "--max-batch-tokens", "1"
+ONE_READER = {"PYTHON_CPU_COUNT": "1", "OMP_NUM_THREADS": str(os.cpu_count() or 1)}
+SERVERS: dict[str, tuple[tuple[str, ...], dict[str, str]]] = {
+    "batched": ((), {}),
+    "single requests side by side": (UNBATCHED, {}),
+    "one request at a time, on all cores": (UNBATCHED, ONE_READER),
+}
+"""Options and environment variables of the servers that are compared."""
 
 PATH, JSON = "/v2/rerank", {"Content-Type": "application/json"}
 
@@ -68,16 +79,16 @@ def main(
 ) -> None:
     """Load a server, and overload it."""
     model = shared.load()
-    prompts = shared.prompts(model, calls).prompts
+    prompts = shared.prompts(model, PROMPTS).prompts
     report = Report("Serving", shared, model, calls=calls, minutes=minutes)
     title = f"Requests of {CHUNKS} chunks"
     if url is not None:
-        report.add(title, list(_loaded(url, prompts, calls, "the server's own", passes=4)))
+        report.add(title, list(_loaded(url, prompts, calls, "that runs there", passes=4)))
         return
     rows: list[Row] = []
     weights = () if head_weights is None else ("--head-weights", head_weights)
-    for name, options in (("batched", ()), ("one at a time", ("--max-batch-tokens", "1"))):
-        with served(shared, *weights, *options) as (url, _):
+    for name, (options, variables) in SERVERS.items():
+        with served(shared, *weights, *options, variables=variables) as (url, _):
             rows += _loaded(url, prompts, calls, name)
     report.add(title, rows)
     with served(shared, *weights, "--max-requests", str(CALLERS)) as (url, process):
@@ -89,11 +100,13 @@ def main(
 
 
 @contextmanager
-def served(shared: SharedOptions, *options: str) -> Iterator[tuple[str, psutil.Process]]:
+def served(
+    shared: SharedOptions, *options: str, variables: Mapping[str, str] = MappingProxyType({})
+) -> Iterator[tuple[str, psutil.Process]]:
     """Run a server process; yield its address and itself."""
     dtype = () if shared.dtype is None else ("--dtype", shared.dtype)
     command = [sys.executable, "-m", "at2_rag", "serve", "--port", "0", "--model", shared.model]
-    environment = {**os.environ, "OMP_NUM_THREADS": str(shared.threads)}
+    environment = {**os.environ, "OMP_NUM_THREADS": str(shared.threads), **variables}
     process = subprocess.Popen(
         [*command, *dtype, *options], stderr=subprocess.PIPE, text=True, env=environment
     )
@@ -131,7 +144,7 @@ def _body(prompt: Prompt, salt: str) -> bytes:
 
 
 def _loaded(
-    url: str, prompts: Sequence[Prompt], calls: int, batches: str, *, passes: int = 1
+    url: str, prompts: Sequence[Prompt], calls: int, server: str, *, passes: int = 1
 ) -> Iterator[Row]:
     """Yield a row for chunks that are new and known, and for one caller and several.
 
@@ -147,7 +160,7 @@ def _loaded(
             start = time.perf_counter()
             done = send(url, prompts, callers=callers, calls=calls, salt=salt)
             seconds = time.perf_counter() - start
-            case = {"batches": batches, "cache": state, "callers": callers}
+            case = {"server": server, "cache": state, "callers": callers}
             yield {**case, **_figures(done, seconds)}
 
 

@@ -220,9 +220,9 @@ def test_serving(tiny_options: list[str], tmp_path: Path, monkeypatch: pytest.Mo
     options += ["--head-weights", str(tmp_path / "weights")]
     tables = _run(serving.main, [*tiny_options, *options], tmp_path)
     rows = tables["Requests of 10 chunks"]
-    assert {(row["batches"], row["cache"], row["callers"]) for row in rows} == {
-        (batches, cache, callers)
-        for batches in ("batched", "one at a time")
+    assert {(row["server"], row["cache"], row["callers"]) for row in rows} == {
+        (server, cache, callers)
+        for server in serving.SERVERS
         for cache in ("cold", "warm")
         for callers in (1, 8)
     }
