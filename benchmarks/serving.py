@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 import os
 import secrets
+import shlex
 import subprocess
 import sys
 import threading
@@ -67,6 +68,7 @@ class Call:
 @shared_options
 @click.option("--calls", type=POSITIVE, default=80, help="Requests of each row.")
 @click.option("--minutes", type=float, default=0.2, help="Minutes of the overload.")
+@click.option("--also", multiple=True, help="Also a server with options as '--batch-delay 0.05'.")
 @click.option("--head-weights", help="Name of shipped head weights, or a folder.")
 @click.option("--url", help="Load the server that runs there, say on Ray, and overload none.")
 def main(
@@ -74,6 +76,7 @@ def main(
     shared: SharedOptions,
     calls: int,
     minutes: float,
+    also: tuple[str, ...],
     head_weights: str | None,
     url: str | None,
 ) -> None:
@@ -87,7 +90,8 @@ def main(
         return
     rows: list[Row] = []
     weights = () if head_weights is None else ("--head-weights", head_weights)
-    for name, (options, variables) in SERVERS.items():
+    servers = {**SERVERS, **{options: (tuple(shlex.split(options)), {}) for options in also}}
+    for name, (options, variables) in servers.items():
         with served(shared, *weights, *options, variables=variables) as (url, _):
             rows += _loaded(url, prompts, calls, name)
     report.add(title, rows)

@@ -66,9 +66,10 @@ class Batcher:
 
     A tenth of a second of waiting makes up for a step of priority, so that each job is read in
     time, whatever comes after it. A batch is the first job and, while they fit, the shortest others
-    with equal options; what waits is divided among the readers that are free. Jobs whose results nobody awaits any more are left out, and a batch of which
-    that is true is cancelled; one job of a batch is read to the end with the others, and its tokens
-    count until then. Used from one event loop; `run` has to run in it.
+    with equal options; what waits is divided among the readers that are free. Jobs whose results
+    nobody awaits any more are left out, and a batch of which that is true is cancelled; one job of
+    a batch is read to the end with the others, and its tokens count until then. Used from one event
+    loop; `run` has to run in it.
 
     Args:
         read: Prunes jobs with equal options; cancelled, it stops.

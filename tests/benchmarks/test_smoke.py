@@ -216,13 +216,13 @@ def test_serving(tiny_options: list[str], tmp_path: Path, monkeypatch: pytest.Mo
     loaded = LoadedModel.from_pretrained(tiny_options[1], dtype="float32")
     weights = calibrated_weights(loaded.model, loaded.tokenizer, cosine_weight=0.5)
     weights.save(tmp_path / "weights")
-    options = ["--calls", "10", "--minutes", "0.01"]
+    options = ["--calls", "10", "--minutes", "0.01", "--also", "--batch-delay 0.01"]
     options += ["--head-weights", str(tmp_path / "weights")]
     tables = _run(serving.main, [*tiny_options, *options], tmp_path)
     rows = tables["Requests of 10 chunks"]
     assert {(row["server"], row["cache"], row["callers"]) for row in rows} == {
         (server, cache, callers)
-        for server in serving.SERVERS
+        for server in (*serving.SERVERS, "--batch-delay 0.01")
         for cache in ("cold", "warm")
         for callers in (1, 8)
     }
