@@ -112,6 +112,7 @@ def main(
                 examples, _ = hold_out(examples, held_out)
             readings = _calibrated(head_weights, collected, loaded, examples, progress)
         lists = readings.lists(_teacher(readings, progress) if taught else None)
+        designs: Mapping[str, Fit]
         if taught:
             by_ridge = partial(_listwise, ridge=readings.ridge)
             designs = {SHIPPED: _shipped(readings), **_taught(by_ridge)}
