@@ -22,7 +22,7 @@ from at2_rag_evals.rankers import ItemScores, Ranker, RankerOptions, make_ranker
 
 
 class Copies:
-    """Processes that score items, each by a ranker of its own, started for the first item.
+    """Processes that score the items of all systems, started for the first item.
 
     Args:
         actors: How many there are.
@@ -93,7 +93,7 @@ class RemoteRanker(Ranker):
 
 
 class _Copy:
-    """A ranker in a process of its own, of the system whose items are scored now."""
+    """Scores items in a process, with one system's ranker loaded at a time."""
 
     def __init__(self, worker: Worker) -> None:
         worker.settle()
