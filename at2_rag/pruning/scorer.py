@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -83,6 +84,26 @@ class _Read:
     features: Floats  # [sources, F]
     chunks: Floats  # [S] scores
     units: Floats  # [U] scores
+
+
+def tokens_read(weights: HeadWeights, layout: PromptLayout, units: Sequence[UnitSpan] = ()) -> int:
+    """Return how many tokens a first reading runs through the model, if the cache has nothing.
+
+    Chunks and units with all copies of the question; of a shortlist that is the most there can be.
+    """
+    if weights.reading == "joint":
+        return len(layout.input_ids)
+    question = len(layout.question_ids)
+    copies = Counter(layout.owners) + Counter(owner for owner, _, _ in units)
+    most = None if weights.shortlist is None else weights.shortlist.most
+    apart = sum(count for _, count in copies.most_common(most))
+    questions = {
+        "together": (1 + bool(units)) * question,
+        "late": question,
+        "apart": apart * min(question, layout.target[0] + TARGET_TOKENS),
+    }
+    sources = sum(map(len, set(layout.source_ids)))
+    return sources + sum(questions[name] for name in weights.spec.passes)
 
 
 class Scorer:
@@ -207,8 +228,7 @@ class Scorer:
         to the longest; else the sources and all copies of the question.
         """
         sizes = {
-            key: len(job.layout.input_ids) if self._reader is None else self._tokens_read(job)
-            for key, job in jobs.items()
+            key: tokens_read(self._weights, job.layout, job.units) for key, job in jobs.items()
         }
         groups: list[list[int]] = []
         size = 0
@@ -220,18 +240,6 @@ class Scorer:
                 size = sizes[key]
             groups[-1].append(key)
         return groups
-
-    def _tokens_read(self, job: _Job) -> int:
-        """Return how many tokens an independent reading runs through the model."""
-        layout = job.layout
-        sources, tokens = set(layout.source_ids), len(layout.question_ids)
-        questions = {
-            "together": (1 + bool(job.units)) * tokens,
-            "late": tokens,
-            "apart": (len(sources) + len(job.units))
-            * min(tokens, layout.target[0] + TARGET_TOKENS),
-        }
-        return sum(map(len, sources)) + sum(questions[name] for name in self._weights.spec.passes)
 
     def _score_group(self, jobs: Mapping[int, _Job], tolerant: bool) -> dict[int, Scores | Failure]:
         """Score requests in the same passes; one by one where that fails."""

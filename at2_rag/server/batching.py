@@ -75,7 +75,7 @@ class Batcher:
         read: Prunes jobs with equal options; cancelled, it stops.
         max_batch_tokens: Most tokens of a batch; a larger job is read by itself.
         max_queue_tokens: Most tokens that wait or are read; an empty queue takes any job.
-        delay: Seconds that a batch with room waits for others.
+        delay: Seconds to wait for more jobs, if those that wait would fit into one batch.
         readers: How many batches are read at a time.
         on_batch: Called with the jobs of each batch that is about to be read.
     """
@@ -93,12 +93,12 @@ class Batcher:
         self._read = read
         self._max_batch_tokens, self._max_queue_tokens = max_batch_tokens, max_queue_tokens
         self._delay = delay
-        self._readers, self._free = readers, asyncio.Semaphore(readers)
+        self._readers, self._reader_free = readers, asyncio.Event()
         self._on_batch = on_batch
-        self._waiting: list[Waiting] = []
+        self._waiting: dict[Waiting, None] = {}  # in the order in which they came
         self._arrived = asyncio.Event()
-        self._batches: set[asyncio.Task[None]] = set()
-        self._reading = 0  # readers that have a batch
+        self._batches: dict[asyncio.Task[None], list[Waiting]] = {}  # that are read
+        self._reader_free.set()
         self._rate = _FIRST_RATE  # tokens a second and reader
         self.tokens = 0  # that wait or are read
 
@@ -118,7 +118,7 @@ class Batcher:
         entries = [Waiting(job, loop.create_future()) for job in jobs]
         for entry in entries:
             entry.result.add_done_callback(partial(self._forget, entry))
-        self._waiting += entries
+        self._waiting |= dict.fromkeys(entries)
         self._arrived.set()
         return [entry.result for entry in entries]
 
@@ -152,41 +152,48 @@ class Batcher:
         return max(1, min(_MOST_RETRY_SECONDS, seconds))
 
     async def run(self) -> None:
-        """Start batches until cancelled, which also cancels those that are read."""
+        """Start batches until cancelled, which also cancels those that are read or wait."""
         try:
             while True:
                 await self._arrived.wait()
-                await self._free.acquire()
+                await self._reader_free.wait()
                 if sum(entry.job.tokens for entry in self._waiting) < self._max_batch_tokens:
                     await asyncio.sleep(self._delay)
-                batch = self._next_batch()
+                while self._waiting and len(self._batches) < self._readers:
+                    self._start(self._next_batch())
                 if not self._waiting:
                     self._arrived.clear()
-                if not batch:  # all were withdrawn meanwhile
-                    self._free.release()
-                    continue
-                self._reading += 1
-                task = asyncio.create_task(self._read_batch(batch))
-                self._batches.add(task)
-                task.add_done_callback(self._batches.discard)
         finally:
             for task in self._batches:
                 task.cancel()
+            for entry in self._waiting:
+                entry.result.cancel()
+
+    def _start(self, batch: list[Waiting]) -> None:
+        task = asyncio.create_task(self._read_batch(batch))
+        self._batches[task] = batch
+        task.add_done_callback(self._end)
+        if len(self._batches) == self._readers:
+            self._reader_free.clear()
+
+    def _end(self, task: asyncio.Task[None]) -> None:
+        batch = self._batches.pop(task)
+        self._reader_free.set()
+        self.tokens -= sum(entry.job.tokens for entry in batch)
+        for entry in batch:
+            entry.result.cancel()  # of those that have no result, since the task was cancelled
 
     def _forget(self, entry: Waiting, result: asyncio.Future[PruneResult]) -> None:
         if not result.cancelled():
             result.exception()  # asyncio prints those that nobody asked for, texts and all
         if entry in self._waiting:  # else its tokens count until its batch was read
-            self._waiting.remove(entry)
+            del self._waiting[entry]
             self.tokens -= entry.job.tokens
 
     def _next_batch(self) -> list[Waiting]:
-        self._waiting.sort(key=lambda entry: entry.turn)
-        if not self._waiting:
-            return []
-        first, *others = self._waiting
+        first, *others = sorted(self._waiting, key=lambda entry: entry.turn)
         batch, tokens = [first], first.job.tokens
-        free = self._readers - self._reading
+        free = self._readers - len(self._batches)
         share = sum(entry.job.tokens for entry in self._waiting) / free
         most = min(self._max_batch_tokens, share)
         alike = (entry for entry in others if entry.job.options == first.job.options)
@@ -195,20 +202,13 @@ class Batcher:
             if tokens > most:
                 break
             batch.append(entry)
-        taken = set(batch)
-        self._waiting = [entry for entry in self._waiting if entry not in taken]
+        for entry in batch:
+            del self._waiting[entry]
         return batch
 
     async def _read_batch(self, batch: list[Waiting]) -> None:
-        try:
-            self._on_batch(batch)
-            await self._settle(batch)
-        finally:
-            self._free.release()
-            self._reading -= 1
-            self.tokens -= sum(entry.job.tokens for entry in batch)
-            for entry in batch:
-                entry.result.cancel()  # of those that have no result, since this was cancelled
+        self._on_batch(batch)
+        await self._settle(batch)
 
     async def _settle(self, batch: Sequence[Waiting]) -> None:
         """Give the entries their results; one by one where they fail together."""
@@ -236,9 +236,12 @@ class Batcher:
     async def _read_while_wanted(self, batch: Sequence[Waiting]) -> list[PruneResult]:
         """Return the results of a batch; none once all of its entries are withdrawn."""
         task = asyncio.ensure_future(self._read([entry.job for entry in batch]))
+        wanted = len(batch)
 
         def cancel_unwanted(_: object) -> None:
-            if all(entry.result.done() for entry in batch):
+            nonlocal wanted
+            wanted -= 1
+            if not wanted:
                 task.cancel()
 
         for entry in batch:
@@ -246,7 +249,7 @@ class Batcher:
         try:
             return await task
         except asyncio.CancelledError:
-            if all(entry.result.done() for entry in batch):
+            if not wanted:
                 return []
             raise  # the server stops
 

@@ -24,6 +24,7 @@ _STOPPED = RequestError(
     "the server stopped before the answer was there; send the request again",
     retry_after=1,
 )
+_GONE = RequestError(ErrorKind.CLIENT_GONE, "the client left")
 _PART_BYTES = 65_536
 _IDENTITY = re.compile(r"[\w.:-]{1,64}", re.ASCII)
 
@@ -96,9 +97,10 @@ class Observe:
 
         try:
             await self._app(scope, receive, send_with_id)
-        except asyncio.CancelledError:  # the server stops: the deadline of its drain has passed
+        except asyncio.CancelledError:  # after the deadline of a drain; by Ray if the client left
             if not status:
-                await refuse(_STOPPED, scope, receive, send_with_id)
+                error = _STOPPED if service.draining else _GONE
+                await refuse(error, scope, receive, send_with_id)
         except Exception:
             if not status:  # else it was answered, and logged
                 access_log.exception("a request failed")

@@ -119,12 +119,29 @@ class PatientProtocol(H11Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Take data, and wait for more if more has to come."""
+        before = self.conn.their_state
         super().data_received(data)
+        now = self.conn.their_state
         answered = self.cycle is None or self.cycle.response_complete
-        if answered and self.conn.their_state in (h11.IDLE, h11.SEND_BODY):
+        if answered and (before, now) == (h11.SEND_BODY, h11.IDLE) and not self._has_more:
+            self._unwatch()
+            self._keep_alive()
+        elif answered and now in (h11.IDLE, h11.SEND_BODY):
             self._watch()
         else:
             self._unwatch()
+
+    @property
+    def _has_more(self) -> bool:
+        """Whether the beginning of another request has come."""
+        return bool(self.conn.trailing_data[0])
+
+    def _keep_alive(self) -> None:
+        """Wait for another request as long as after an answer to a whole one."""
+        self._unset_keepalive_if_required()
+        self.timeout_keep_alive_task = self.loop.call_later(
+            self.timeout_keep_alive, self.timeout_keep_alive_handler
+        )
 
     def pause_writing(self) -> None:
         """Wait until the client takes what was written."""

@@ -18,6 +18,7 @@ from at2_rag.model.loading import LoadedModel
 from at2_rag.options import PruneOptions, PruneOverrides
 from at2_rag.pruner import AT2Pruner, PrunerSettings
 from at2_rag.pruning.history import Turn, asked_in
+from at2_rag.pruning.scorer import tokens_read
 from at2_rag.pruning.workers import Workers, most_readers
 from at2_rag.readout.prior import prior_terms
 from at2_rag.results import Attribution, CitedAnswer, PruneResult
@@ -27,6 +28,7 @@ from at2_rag.server.settings import ServerSettings
 from at2_rag.server.telemetry.metrics import Metrics
 from at2_rag.states.store import ChunkCache
 from at2_rag.text.chunks import Chunk, ChunkLike, as_chunk, checked_chunks
+from at2_rag.text.units import unit_spans
 from at2_rag.wanted import check_wanted
 
 T = TypeVar("T")
@@ -174,18 +176,17 @@ class Service:
             _, views = checked_chunks(query, chunks)
             if options.prior is not None:
                 prior_terms(views, options.prior)
-            tokens = self._tokens(asked_in(query, history), views)
+            tokens = self._tokens(asked_in(query, history), views, options)
             sum_of_tokens += tokens
             self._check_tokens(sum_of_tokens)
             jobs.append(Job(query, chunks, options, tokens, history, priority))
         return jobs
 
-    def _tokens(self, query: str, views: Sequence[Chunk]) -> int:
+    def _tokens(self, query: str, views: Sequence[Chunk], options: PruneOptions) -> int:
         prompts = self.pruner.scoring_model.prompts
-        layout = (prompts.joint if self.pruner.reading == "joint" else prompts.independent)(
-            query, views
-        )
-        return len(layout.question_ids) + sum(map(len, layout.source_ids))
+        lay_out = prompts.joint if self.pruner.reading == "joint" else prompts.independent
+        units = unit_spans(views) if options.unit == "sentence" else ()
+        return tokens_read(self.pruner.head_weights, lay_out(query, views), units)
 
     def _check_tokens(self, tokens: int) -> None:
         most = self.settings.max_request_tokens

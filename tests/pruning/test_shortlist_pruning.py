@@ -18,9 +18,11 @@ from at2_rag.progress import Stopwatch
 from at2_rag.prompt.layout import PromptLayout
 from at2_rag.prompt.sentence_tokens import SourcePart, sentence_parts, sentence_spans_of
 from at2_rag.pruning.features import LaidOut, TextFeatures, independent_features
+from at2_rag.pruning.scorer import tokens_read
 from at2_rag.reading.features import Pass
 from at2_rag.reading.late import OFFSET
 from at2_rag.readout.multi_hop import MultiHop
+from at2_rag.text.units import unit_spans
 from tests import brute_force
 from tests.independent_reading import CountingModel
 from tests.tiny_models import tiny_model, tiny_tokenizer
@@ -49,6 +51,28 @@ def counted(pruner: AT2Pruner) -> list[int]:
     model = CountingModel(tiny_model())
     pruner.scoring_model.run = model.run  # type: ignore[method-assign]
     return model.passes
+
+
+@pytest.mark.parametrize(("unit", "copies"), [("chunk", 1 + 3), ("sentence", 2 + 3 + 6)])
+def test_what_is_read_is_known_before(unit: Any, copies: int) -> None:
+    """The question is read late, then together and apart over three chunks, and two units each."""
+    towns = (
+        f"The {'long ' * 20}river {n} flows. Emma {n} is a {'fine ' * 20}novel."
+        for n in ("one", "two", "six", "ten", "red", "sad")
+    )
+    chunks = [Chunk(text) for text in towns]
+    weights = shortlist_weights(tiny_model(), tiny_tokenizer(), least=3, most=3)
+    pruner = exact(tiny_pruner(weights))
+    passes = counted(pruner)
+    pruner.prune(QUERY, chunks, top_k=1, unit=unit)
+    layout = pruner.scoring_model.prompts.independent(QUERY, chunks)
+    units = unit_spans(chunks) if unit == "sentence" else ()
+    assert len(units) in (0, 12)
+    question, sources = len(layout.question_ids), sum(map(len, layout.source_ids))
+    known = tokens_read(weights, layout, units)
+    assert known == sources + question * (1 + copies)
+    # Late reading ends with the question's last content word.
+    assert known - question < sum(passes) <= known
 
 
 def late_scores(weights: HeadWeights, pruner: AT2Pruner, texts: list[str]) -> list[float]:

@@ -93,6 +93,20 @@ def test_a_session_stays_on_one_replica_which_keeps_its_chunks(server: RayServer
     assert most < len(sessions) * len(DOCUMENTS), "no replica has all of them"
 
 
+def test_a_client_that_leaves_frees_its_replica(server: RayServer) -> None:
+    session = {"X-Session-Id": "one that leaves"}
+    long = [f"Night {night}. " + "The wind was cold. " * 120 for night in range(120)]
+    body = {"query": QUERY, "documents": long}
+    with pytest.raises(httpx.ReadTimeout):
+        httpx.post(f"{server.url}/v2/rerank", json=body, headers=session, timeout=1)
+    gone = 'at2_rag_requests_total{path="/v2/rerank",status="499"} 1.0'
+    deadline = time.monotonic() + START_SECONDS
+    while gone not in httpx.get(f"{server.url}/metrics", headers=session, timeout=60).text:
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    assert server.metric("at2_rag_queue_tokens", session["X-Session-Id"]) == 0
+
+
 def test_overload_is_answered_429_and_nothing_else(server: RayServer) -> None:
     def post(_: int) -> httpx.Response:
         return server.post("/v2/rerank", RANKING, headers={"X-Session-Id": "all of them"})

@@ -75,6 +75,19 @@ async def test_what_waits_is_divided_among_readers_that_are_free() -> None:
     assert queue.tokens == 0
 
 
+async def test_all_readers_begin_after_one_delay() -> None:
+    reader = Reader()
+    async with batcher(reader, readers=4, delay=0.2) as queue:
+        jobs = queue.submit([job(name, 6) for name in "abcd"])
+        await asyncio.sleep(0.1)
+        assert reader.batches == []
+        await asyncio.sleep(0.2)
+        assert reader.batches == [["a"], ["b"], ["c"], ["d"]]
+        reader.may_read.set()
+        await asyncio.gather(*jobs)
+    assert queue.tokens == 0
+
+
 async def test_a_reader_that_is_free_alone_takes_all_that_waits() -> None:
     reader = Reader()
     async with batcher(reader, readers=2, max_batch_tokens=100) as queue:
@@ -221,8 +234,18 @@ async def test_the_end_cancels_what_waits_and_what_is_read() -> None:
         read, waits = queue.submit([job("a", 30), job("b", 30)])
         await settled()
     await settled()
-    assert reader.cancelled == [["a"]] and read.cancelled()
-    waits.cancel()
+    assert reader.cancelled == [["a"]] and read.cancelled() and waits.cancelled()
+    assert queue.tokens == 0
+
+
+async def test_the_end_cancels_a_batch_that_has_not_begun() -> None:
+    reader = Reader()
+    async with batcher(reader) as queue:
+        [future] = queue.submit([job("a")])
+        while queue.waiting:
+            await asyncio.sleep(0)
+    await settled()
+    assert future.cancelled() and queue.tokens == 0
 
 
 async def test_the_delay_gathers_what_comes_meanwhile() -> None:

@@ -139,6 +139,20 @@ def test_slow_headers_and_slow_bodies_are_given_up(small: ServerProcess) -> None
     assert metric(small, "at2_rag_in_flight") == 0
 
 
+def test_a_connection_stays_open_if_a_body_comes_after_its_answer(small: ServerProcess) -> None:
+    body = json.dumps(BODY).encode()
+    with closing(connection_to(small)) as connection:
+        connection.sendall(head(body, "wrong"))
+        answer = b""
+        while b"key" not in answer.partition(b"\r\n\r\n")[2]:
+            answer += connection.recv(65_536)
+        assert answer.startswith(b"HTTP/1.1 401")
+        connection.sendall(body)
+        time.sleep(1.5)  # longer than the headers of a request may take
+        connection.sendall(head(body) + body)
+        assert connection.recv(65_536).startswith(b"HTTP/1.1 200")
+
+
 def test_a_client_that_leaves_frees_the_worker(small: ServerProcess) -> None:
     body = json.dumps(LONG).encode()
     with closing(connection_to(small)) as connection:

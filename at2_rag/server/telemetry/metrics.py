@@ -104,7 +104,8 @@ class Metrics:
                 seconds[stage] = seconds.get(stage, 0.0) + took
         for stage, took in seconds.items():
             self._stage_seconds.labels(stage).observe(took)
-        self.documents.inc(len(result.kept) + len(result.dropped))
+        if result.scored:
+            self.documents.inc(len(result.kept) + len(result.dropped))
 
     def observe_batch(self, tokens: Sequence[int]) -> None:
         """Count a batch by the tokens of its questions."""
