@@ -83,8 +83,10 @@ def run_calibration(request: CalibrateRequest, *, command: str) -> None:
     questions = [*chain.from_iterable(by_file)]
     if request.hold_out is not None:
         questions, _ = hold_out(questions, request.hold_out)
+    output = Path(request.output)
+    folder = Path(request.collected) if request.collected else output / "features"
     if request.embedding is not None:
-        questions = _with_cosines(questions, request.embedding)
+        questions = _with_cosines(questions, request.embedding, folder)
     examples = choose_examples(
         questions,
         limit=request.limit,
@@ -93,8 +95,6 @@ def run_calibration(request: CalibrateRequest, *, command: str) -> None:
         sentences=request.sentences,
     )
     data = file_records(request.files, by_file)
-    output = Path(request.output)
-    folder = Path(request.collected) if request.collected else output / "features"
     check_writable(output)
     with StepProgress() as progress:
         progress("loading the model", 0, 1)
@@ -170,24 +170,32 @@ def run_calibration(request: CalibrateRequest, *, command: str) -> None:
     progress.console.print(Text(wrote), highlight=False, soft_wrap=True)
 
 
-def _with_cosines(examples: Sequence[Example], embedding: str) -> list[Example]:
+def _with_cosines(examples: Sequence[Example], embedding: str, folder: Path) -> list[Example]:
     """Return examples whose chunks have cosines as retrieval scores, where none has a score."""
-    from at2_rag.training.labelling.embedding import EmbeddingTeacher
+    from at2_rag.training.labelling.cosines import CosineCollection
+    from at2_rag.training.labelling.embedding import embedding_folder
 
     unknown = [
         index
         for index, example in enumerate(examples)
         if all(chunk.retrieval_score is None for chunk in example.chunks)
     ]
-    teacher = EmbeddingTeacher(None if embedding == MINILM else Path(embedding))
     result = list(examples)
+    if not unknown:
+        return result
     with StepProgress() as progress:
-        cosines = teacher.scores(
-            [examples[index] for index in unknown],
-            progress=lambda done, total: progress("embedding", done, total),
+        rows = (
+            CosineCollection(
+                [examples[index] for index in unknown],
+                folder,
+                model=embedding_folder(None if embedding == MINILM else Path(embedding)),
+                progress=lambda done, total: progress("embedding", done, total),
+            )
+            .collect()
+            .rows
         )
-    for index, of_example in zip(unknown, cosines, strict=True):
-        chunks = zip(examples[index].chunks, of_example, strict=True)
+    for number, index in enumerate(unknown):
+        chunks = zip(examples[index].chunks, rows[number]["cosines"].tolist(), strict=True)
         scored = tuple(replace(chunk, retrieval_score=cosine) for chunk, cosine in chunks)
         result[index] = replace(examples[index], chunks=scored)
     return result

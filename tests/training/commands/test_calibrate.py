@@ -12,6 +12,7 @@ from click.testing import CliRunner, Result
 
 from at2_rag import AT2Pruner, HeadWeights
 from at2_rag.cli.group import main
+from at2_rag.training.labelling.embedding import EmbeddingTeacher
 from tests.tiny_embeddings import save_tiny_embeddings
 from tests.tiny_models import tiny_model, tiny_tokenizer
 from tests.tiny_weights import random_weights, shortlist_weights
@@ -72,7 +73,7 @@ def test_weights_tables_plot_and_record_are_written(
 
 
 def test_what_train_holds_out_is_calibrated_on_and_an_embedding_scores_for_the_retriever(
-    model_folder: Path, tmp_path: Path
+    model_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for source in SOURCES:
         examples = equal_examples(source)
@@ -99,7 +100,13 @@ def test_what_train_holds_out_is_calibrated_on_and_an_embedding_scores_for_the_r
     record = json.loads((tmp_path / "out" / "calibration.json").read_text())
     assert record["examples"] == {"novels": 6, "seas": 6}
     assert record["settings"]["embedding"] == "model" and str(tmp_path) not in str(record)
-    assert HeadWeights.load(tmp_path / "out").cosine_weight is not None
+    weight = HeadWeights.load(tmp_path / "out").cosine_weight
+    assert weight is not None
+    with monkeypatch.context() as patch:
+        patch.delattr(EmbeddingTeacher, "scores")  # the cosines are kept
+        result = calibrate(model_folder, tmp_path, fitted, *options)
+    assert result.exit_code == 0, result.output
+    assert HeadWeights.load(tmp_path / "out").cosine_weight == weight
     again = calibrate(model_folder, tmp_path, tmp_path / "out", "--collected", str(tmp_path / "b"))
     assert again.exit_code == 0, again.output
     adapted = json.loads((tmp_path / "out" / "calibration.json").read_text())
