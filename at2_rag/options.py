@@ -17,8 +17,8 @@ from at2_rag.errors import InputError, brief
 from at2_rag.text.chunks import Prior
 from at2_rag.text.protection import Protect, check_protect
 
-Order: TypeAlias = Literal["score", "original"]
-"""Order of the kept chunks: best first, or as in the input."""
+Order: TypeAlias = Literal["score", "best_last", "original"]
+"""Order of the kept chunks: best first, best last, or as in the input."""
 
 Unit: TypeAlias = Literal["chunk", "sentence"]
 """What the limits choose and count: whole chunks, or sentences (tables, lists, code as a whole)."""
@@ -130,8 +130,8 @@ class PruneOptions:
             chunks (or sentences), the best ones; None for no such floor.
         skip_below_tokens: Keep a context of at most this many tokens as it is, unscored; of the
             limits only `max_tokens` holds then.
-        order: "score" for best first, "original" for the order of the input. Chunks that weren't
-            scored stay in the order of the input.
+        order: "score" for best first, "best_last" for the reverse, "original" for the order of the
+            input. Chunks that weren't scored stay in the order of the input.
         unit: What the limits choose and count: "chunk", or "sentence". Tables, lists and blocks of
             code count as one sentence; headings belong to what follows them. A chunk is trimmed to
             its kept sentences (`ScoredChunk.spans`), and dropped if none is kept.
@@ -195,7 +195,7 @@ class PruneOptions:
         "Keep a context of at most this many tokens as it is, without scoring.", _count
     )
     order: Order = _option(
-        "Order of the kept chunks: best first, or as in the input.",
+        "Order of the kept chunks: best first, best last, or as in the input.",
         _one_of(Order),
         default="score",
         required=True,

@@ -52,14 +52,16 @@ def choose(
         selection = choice.select(scores)
         kept_units = [choice.units[number] for number in selection.kept]
         spans = kept_spans(kept_units, request.chunks)
-        kept = list(dict.fromkeys(index for index, _, _ in kept_units))
+        kept = choice.chunks_of(kept_units)
         duplicates = choice.duplicates(selection)
         tokens_after = context.tokens_of(
             context.rendered(request.chunks[index], spans[index]) for index in kept
         )
     listing: Sequence[int] = range(len(scored))
-    if request.options.order == "score":
+    if request.options.order != "original":
         listing = np.argsort(-chunks.scores, kind="stable").tolist()
+    if request.options.order == "best_last":
+        listing = listing[::-1]
     notes = [*selection.notes, *_duplicates_note(request.chunks, duplicates)]
     if not request.units:
         notes.append(_NO_TEXT_NOTE)
@@ -186,6 +188,11 @@ class _Choice:
             logger.warning("%s", " ".join(selection.notes) or _NO_TEXT_NOTE)
         return replace(selection, notes=(*selection.notes, *notes))
 
+    def chunks_of(self, units: Sequence[UnitSpan]) -> list[int]:
+        """Return the indices of the chunks of selected units, in the order of the context."""
+        indices = list(dict.fromkeys(index for index, _, _ in units))
+        return indices[::-1] if self._request.options.order == "best_last" else indices
+
     def duplicates(self, selection: Selection) -> dict[int, list[int]]:
         """Return for each kept chunk the others whose units say nothing that it doesn't say."""
         others: dict[int, list[int]] = {}
@@ -198,8 +205,9 @@ class _Choice:
     def _texts_of(self, numbers: Sequence[int]) -> list[str]:
         units, chunks = [self.units[number] for number in numbers], self._request.chunks
         spans = kept_spans(units, chunks)
-        indices = dict.fromkeys(index for index, _, _ in units)
-        return [self._context.rendered(chunks[index], spans[index]) for index in indices]
+        return [
+            self._context.rendered(chunks[index], spans[index]) for index in self.chunks_of(units)
+        ]
 
     def _novelty(self) -> Novelty | None:
         """Return what tells which units say something new; None if duplicates may be kept."""

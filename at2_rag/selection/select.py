@@ -82,7 +82,7 @@ def select(
     check_finite(values)
     ranking = np.argsort(-values, kind="stable")
     likely = None if probabilities is None else np.asarray(probabilities, np.float64)[ranking]
-    listing = ranking.tolist() if options.order == "score" else list(range(len(values)))
+    listing = list(range(len(values))) if options.order == "original" else ranking.tolist()
     always = frozenset(always)
     held = [index for index in listing if index in always]
     novelty = novelty or Novelty()
@@ -127,7 +127,8 @@ def _notes(why_none: str | None, held: Sequence[int]) -> list[str]:
 
 def hold_only(scores: Floats, always: Collection[int], order: Order) -> Selection:
     """Choose nothing but what is kept whatever the limits say; arguments as in `select`."""
-    ranking = np.argsort(-scores, kind="stable") if order == "score" else np.arange(len(scores))
+    original = order == "original"
+    ranking = np.arange(len(scores)) if original else np.argsort(-scores, kind="stable")
     return _selection(ranking.tolist(), always)
 
 

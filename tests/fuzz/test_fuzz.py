@@ -166,7 +166,10 @@ def check_limits(pruners: Pruners, request: RandomRequest, result: PruneResult) 
     if options.order == "original":
         assert list(kept) == sorted(kept)
     elif options.unit == "chunk":
-        assert [one.score for one in result.kept] == sorted(o.score for o in result.kept)[::-1]
+        last = options.order == "best_last"
+        assert [one.score for one in result.kept] == sorted(
+            (one.score for one in result.kept), reverse=not last
+        )
     for one in result.kept:
         if options.unit == "chunk" and not protected[one.index]:
             assert options.min_score is None or one.score >= options.min_score

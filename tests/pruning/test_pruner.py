@@ -6,7 +6,7 @@ import asyncio
 import copy
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -14,6 +14,7 @@ import torch
 from torch.overrides import TorchFunctionMode
 
 from at2_rag import AT2Pruner, Chunk, PruneResult
+from at2_rag.options import Order
 from at2_rag.prompt.layout import WINDOW_TOKENS
 from at2_rag.reading.features import Pass, Quantity
 from at2_rag.reading.joint import read_joint
@@ -185,11 +186,23 @@ def test_of_near_duplicates_one_is_kept_if_asked_for(pruner: AT2Pruner) -> None:
     assert {0, 1, 2, 3} <= {chunk.index for chunk in protected.kept}
 
 
+def test_the_best_may_come_last(pruner: AT2Pruner) -> None:
+    sentences = {"unit": "sentence", "max_tokens": 60, "max_overlap": None}
+    overrides: list[dict[str, Any]] = [{"top_k": 3}, {"max_tokens": 40}, sentences]
+    for some in overrides:
+        first = pruner.prune(QUERY, CHUNKS, **some)
+        last = pruner.prune(QUERY, CHUNKS, **some, order="best_last")
+        assert len(first.kept) > 1
+        assert last.kept == first.kept[::-1] and last.dropped == first.dropped[::-1]
+        contexts = [chunk.rendered for chunk in first.kept[::-1]]
+        assert last.context == last.separator.join(contexts)
+
+
 # --- tokens ----------------------------------------------------------------------------------
 
 
 def check_tokens(pruner: AT2Pruner, count: Any, separator: str) -> None:
-    for order in ("score", "original"):
+    for order in get_args(Order):
         result = pruner.prune(QUERY, CHUNKS, top_k=3, order=order)
         assert result.tokens_before == count(separator.join(RENDERED))
         context = separator.join(RENDERED[index] for index in kept(result))

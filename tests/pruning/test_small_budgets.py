@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 
@@ -67,8 +67,7 @@ def test_the_best_sentences_that_fit_are_kept_then_other_chunks(most: int) -> No
         assert all(piece in trimmed.kept_text for piece in pieces)
         assert sum(last - first for first, last in trimmed.spans) >= sum(map(len, pieces))
     assert f"has {len(chunks[best].split())} tokens, max_tokens is {most}" in result.notes[0]
-    orders: tuple[Order, Order] = ("score", "original")
-    for order in orders:
+    for order in get_args(Order):
         [batched] = pruner.prune_batch([(QUERY, chunks)], max_tokens=most, order=order)
         assert {(one.index, one.spans) for one in batched.kept} == {
             (one.index, one.spans) for one in result.kept

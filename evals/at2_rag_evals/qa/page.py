@@ -16,7 +16,7 @@ from at2_rag_evals.names import shown
 from at2_rag_evals.qa.generators.base import Failure
 from at2_rag_evals.qa.judging import PRIMARY
 from at2_rag_evals.qa.report import machine_class
-from at2_rag_evals.qa.run import CellResult
+from at2_rag_evals.qa.run import ORDERS, CellResult
 from at2_rag_evals.qa.tables import Section
 from at2_rag_evals.summary import MACRO
 from at2_rag_evals.tables import Table
@@ -121,9 +121,9 @@ def _token_curves(generator: Mapping[str, Any], ours: Sequence[str]) -> list[tup
         tokens = generator["context_tokens"][group]
         series: dict[str, list[_Point]] = {}
         for cell in generator["cells"]:
-            original = ", original order" if cell["order"] == "original" else ""
+            order = f", {ORDERS[cell['order']]}" if cell["order"] in ORDERS else ""
             point = _point(tokens[cell["label"]], figures[cell["label"]])
-            series.setdefault(cell["pruner"] + original, []).append(point)
+            series.setdefault(cell["pruner"] + order, []).append(point)
         plots.append(
             _plot(
                 {name: sorted(points) for name, points in series.items()},

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
 import click
 
 from at2_rag.cli.command_line import FiniteRange
+from at2_rag.options import Order
 from at2_rag_evals.named_systems import (
     NamedSystem,
     embedding_attributes,
@@ -21,7 +22,6 @@ from at2_rag_evals.request import FILE, FOLDER, EvalRequest, argument, option
 from at2_rag_evals.system_options import system_option
 
 if TYPE_CHECKING:
-    from at2_rag.options import Order
     from at2_rag_evals.qa.readers.registry import Dataset
 
 DEFAULT_PRUNERS = (
@@ -137,7 +137,7 @@ class QARequest(EvalRequest):
         "--order",
         default=("score",),
         multiple=True,
-        type=click.Choice(["score", "original"]),
+        type=click.Choice(get_args(Order)),
         help="Order of the kept chunks in the prompt. May be repeated.",
         heading="What is judged",
     )

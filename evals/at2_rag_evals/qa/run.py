@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -21,6 +21,9 @@ from at2_rag_evals.store import settings_key
 Progress = Callable[[str, int, int], None]
 """Called with a stage's name, its steps done and in all."""
 
+ORDERS: Mapping[Order | None, str] = {"original": "original order", "best_last": "best last"}
+"""What reports call orders; nothing for the default."""
+
 
 @dataclass(frozen=True, slots=True)
 class CellName:
@@ -32,9 +35,9 @@ class CellName:
 
     @property
     def label(self) -> str:
-        """What the report calls the cell: "at2, top 3", "at2, top 3, original order" or "none"."""
-        order = "original order" if self.order == "original" else None
-        return ", ".join(part for part in (self.pruner, self.budget, order) if part is not None)
+        """What the report calls the cell: "at2, top 3", "at2, top 3, best last" or "none"."""
+        parts = (self.pruner, self.budget, ORDERS.get(self.order))
+        return ", ".join(part for part in parts if part is not None)
 
 
 @dataclass(frozen=True, slots=True)
