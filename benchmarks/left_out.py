@@ -70,7 +70,7 @@ from at2_rag_evals.rankers.base import Ranker
 from at2_rag_evals.rankers.bm25 import BM25Ranker
 from at2_rag_evals.rankers.embedding import EmbeddingRanker
 
-HELD_OUT, FITTED = 28, 100  # questions of a source, as in scripts/fit-presets
+HELD_OUT, FITTED = 28, 250  # questions of a source, as in scripts/fit-presets
 EVEN = 0.5  # as likely as not
 OURS, BM25, MINILM = "at2", "BM25", "MiniLM"
 
