@@ -42,7 +42,7 @@ def test_an_override_replaces_a_default_and_nothing_else() -> None:
         ({"min_p": 0}, "min_p is 0; pass a number above 0 and at most 1"),
         ({"keep_at_least": 3}, "keep_at_least is 3; pass a number above 0 and at most 1"),
         ({"max_overlap": 1.5}, "max_overlap is 1.5"),
-        ({"order": "random"}, "order is 'random'; pass 'score' or 'original'"),
+        ({"order": "random"}, "order is 'random'; pass 'score', 'best_last' or 'original'"),
         ({"order": None}, "order is None"),
         ({"unit": "word"}, "unit is 'word'; pass 'chunk' or 'sentence'"),
         ({"if_unanswerable": None}, "if_unanswerable is None"),

@@ -59,6 +59,8 @@ EXTRA_OPTIONS = {
     "benchmarks/depth.py": ["--prompt-tokens", "100", "2000", "--depth", "2", "--depth", "8"],
 }
 """Options that are added to commands with such an argument."""
+SMOKE_TESTED = ("left_out", "learning_curve", "serving", "training_designs")
+"""Benchmarks that have tests of their own."""
 LAYERS = 8
 """Of the tiny model, where the default one has 30; depths are as much smaller."""
 
@@ -145,7 +147,7 @@ def test_long_commands_run(page: str, monkeypatch: pytest.MonkeyPatch) -> None:
                 path = ROOT / arguments[0]
                 monkeypatch.syspath_prepend(str(path.parent))
                 module = importlib.import_module(path.stem)
-                if path.stem in ("left_out", "learning_curve"):  # have smoke tests
+                if path.stem in SMOKE_TESTED:
                     continue
                 if path.stem == "memory":  # without a process for each figure
                     monkeypatch.setattr(module, "measure", module.measure_here)

@@ -61,7 +61,10 @@ async def test_a_job_counts_and_checks_what_is_read_for_it() -> None:
     asked = ("Who wrote it?", DOCUMENTS)
     plain, after = await made.jobs([(*asked, []), (*asked, ["What is the letter?"])], options)
     question = made.pruner.scoring_model.prompts.text_spans("What is the letter? ")
-    assert after.tokens - plain.tokens == len(question)
+    copies, rest = divmod(after.tokens - plain.tokens, len(question))
+    spec = made.pruner.head_weights.spec
+    assert spec.passes == ("together", "apart")
+    assert (copies, rest) == (1 + len(DOCUMENTS), 0)
     with pytest.raises(InputError, match=r"history\[0\]"):
         await made.jobs([(*asked, []), (*asked, [{"content": 5}])], options)
     scored: list[Any] = [{"text": "a", "retrieval_score": 5.0}]
