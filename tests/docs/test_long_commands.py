@@ -60,7 +60,7 @@ EXTRA_OPTIONS = {
 }
 """Options that are added to commands with such an argument."""
 SMOKE_TESTED = ("left_out", "learning_curve", "serving", "training_designs")
-"""Benchmarks that have tests of their own."""
+"""Benchmarks that tests/benchmarks runs."""
 LAYERS = 8
 """Of the tiny model, where the default one has 30; depths are as much smaller."""
 
