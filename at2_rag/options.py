@@ -32,7 +32,7 @@ OnError: TypeAlias = Literal["raise", "keep_all"]
 DEFAULT_TOP_K = 3
 """Chunks that adapters keep where no limit is set and scores aren't calibrated."""
 
-DEFAULT_MIN_P, DEFAULT_AT_LEAST = 0.05, 0.25
+DEFAULT_MIN_P, DEFAULT_AT_LEAST = 0.05, 0.35
 """`min_p` and `keep_at_least` of calibrated head weights where no limit is set."""
 
 UNANSWERABLE_BELOW = 0.05

@@ -16,12 +16,15 @@ from at2_rag.training.calibrating.study import Prediction
 
 LONG = 20  # chunks
 DEFAULT = PruneOptions(min_p=DEFAULT_MIN_P, keep_at_least=DEFAULT_AT_LEAST)
-ENOUGH = {"one gold": 0.95, "two or three": 0.75}  # shares of questions that a rule has to keep
+MOST = 0.45  # of the words of long lists that a default may keep
 RULES = (
-    *(PruneOptions(max_missed=limit) for limit in (0.03, 0.05, 0.07, 0.1, 0.15)),
+    *(PruneOptions(max_missed=limit) for limit in (0.03, 0.05, 0.1, 0.15)),
     *(PruneOptions(min_p=share) for share in (0.02, 0.03, 0.05, 0.1)),
-    *(PruneOptions(min_p=1.0, keep_at_least=share) for share in (0.25, 0.3, 0.4)),
-    *(PruneOptions(min_p=0.05, keep_at_least=share) for share in (0.2, 0.25, 0.3)),
+    *(PruneOptions(min_p=1.0, keep_at_least=share) for share in (0.25, 0.35, 0.4)),
+    *(PruneOptions(max_missed=0.1, keep_at_least=share) for share in (0.25, 0.35)),
+    *(PruneOptions(min_p=0.03, keep_at_least=share) for share in (0.25, 0.3, 0.35)),
+    *(PruneOptions(min_p=0.05, keep_at_least=share) for share in (0.25, 0.3, 0.35, 0.4)),
+    *(PruneOptions(min_p=0.1, keep_at_least=share) for share in (0.25, 0.35, 0.4)),
 )
 
 
@@ -38,7 +41,7 @@ def kept_by_rules(predictions: Sequence[Prediction], questions: Sequence[Example
     """Yield what rules keep, means over sources and the least of a source.
 
     The last row has of each source what the rule keeps that the other sources choose: of those that
-    keep `ENOUGH` the one with the least text of long lists.
+    keep at most `MOST` of long lists the one with most questions of either kind.
     """
     kept_of = {}
     for options in RULES:
@@ -61,14 +64,12 @@ def _chosen_by_others(
             rule: _summary([row for name, row in rows.items() if name != source])
             for rule, rows in kept_of.items()
         }
-        enough = {
-            rule: row["of 30 chunks"]
+        gold = {
+            rule: row["one gold"] + row["two or three"]
             for rule, row in others.items()
-            if all(row[name] >= least for name, least in ENOUGH.items())
+            if row["of 30 chunks"] <= MOST
         }
-        most = max(others, key=lambda rule: others[rule]["one gold"])
-        chosen = min(enough, key=enough.__getitem__) if enough else most
-        yield kept_of[chosen][source]
+        yield kept_of[max(gold, key=gold.__getitem__)][source]
 
 
 def _summary(rows: Sequence[dict[str, float]]) -> dict[str, float]:

@@ -113,10 +113,12 @@ def main(
         training = draw_per_source(rest, FITTED, seed=0)
     questions = choose_examples(examples)
     loaded = LoadedModel.from_pretrained(model, dtype=dtype)
-    torch.set_num_threads(1)  # as at2-rag train reads, in threads of its own
     ranked = Ranked(questions.chosen)
     if peers or embedding:
+        torch.set_float32_matmul_precision("medium")  # twice as fast on a CPU with AMX
         ranked.add_peers(embedding)
+        torch.set_float32_matmul_precision("highest")
+    torch.set_num_threads(1)  # as at2-rag train reads, in threads of its own
     for name in names if head_weights is None else (head_weights,):
         with StepProgress() as progress:
             without: ScoreWithout

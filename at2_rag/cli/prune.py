@@ -152,7 +152,7 @@ def prune(
 
     All limits must hold. Without any, calibrated head weights (like the default ones) keep chunks
     that are at least a twentieth as likely to be relevant as the best one, and never fewer than the
-    best quarter; others need a limit.
+    best 35 %; others need a limit.
 
     Chunk states that `at2-rag index` kept are used, and those of new chunks are kept as well, as
     with --chunk-cache.

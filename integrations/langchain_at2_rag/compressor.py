@@ -90,7 +90,7 @@ class AT2DocumentCompressor(
     Options are those of `at2_rag.options.PruneOptions`, with `top_n` for `top_k`; all limits must
     hold. Without any, calibrated head weights (like the default ones) keep documents that are at
     least a twentieth as likely to be relevant as the best one, and never fewer than the best
-    quarter; others keep the best three documents (or sentences).
+    35 %; others keep the best three documents (or sentences).
     A call overrides settings: `compressor.invoke(inputs, top_n=1)`, or by `configurable_fields`.
 
     Callback handlers get a run of the compressor, and in it the custom event `at2_pruned` with what

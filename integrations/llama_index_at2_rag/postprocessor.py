@@ -63,7 +63,7 @@ class AT2NodePostprocessor(AdapterSettings, BaseNodePostprocessor):
 
     Options are those of `at2_rag.options.PruneOptions`, with `top_n` for `top_k`; all limits must
     hold. Without any, calibrated head weights (like the default ones) keep nodes that are at least
-    a twentieth as likely to be relevant as the best one, and never fewer than the best quarter;
+    a twentieth as likely to be relevant as the best one, and never fewer than the best 35 %;
     others keep the best three nodes (or sentences).
 
     Attributes:

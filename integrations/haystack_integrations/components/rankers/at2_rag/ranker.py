@@ -51,7 +51,7 @@ class AT2Ranker:
 
     Options are those of `at2_rag.options.PruneOptions`; all limits must hold. Without any,
     calibrated head weights (like the default ones) keep documents that are at least a twentieth as
-    likely to be relevant as the best one, and never fewer than the best quarter; others keep the
+    likely to be relevant as the best one, and never fewer than the best 35 %; others keep the
     best three.
 
     Args:
