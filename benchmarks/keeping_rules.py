@@ -64,12 +64,12 @@ def _chosen_by_others(
             rule: _summary([row for name, row in rows.items() if name != source])
             for rule, rows in kept_of.items()
         }
-        gold = {
-            rule: row["one gold"] + row["two or three"]
-            for rule, row in others.items()
-            if row["of 30 chunks"] <= MOST
-        }
-        yield kept_of[max(gold, key=gold.__getitem__)][source]
+        few = [rule for rule, row in others.items() if not row["of 30 chunks"] > MOST]
+        most = max(
+            few or others,
+            key=lambda rule: _mean([others[rule]["one gold"], others[rule]["two or three"]]),
+        )
+        yield kept_of[most][source]
 
 
 def _summary(rows: Sequence[dict[str, float]]) -> dict[str, float]:

@@ -195,8 +195,9 @@ class Preset:
         plan = TrainingPlan(
             specs=(weights.spec,), depths=(weights.layers,), shortlist=weights.shortlist
         )
-        folder = self.folder / "fitted"
-        depth = json.loads((folder / "collection.json").read_text(encoding="utf-8"))["depth"]
+        folder, depth = self.folder / "fitted", weights.layers
+        if (record := folder / "collection.json").exists():
+            depth = json.loads(record.read_text(encoding="utf-8"))["depth"]
         data = TrainingData(loaded, training, folder, plan, depth=depth)
         samples = data.gather(progress=progress)
         planned = [data.samples[item] for item in samples.features.examples.tolist()]

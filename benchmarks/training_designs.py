@@ -2,6 +2,7 @@
 
 python benchmarks/training_designs.py FILES... --presets PRESETS --preset balanced
 python benchmarks/training_designs.py FILES... --head-weights BEST --collected READ --hold-out 28
+python benchmarks/training_designs.py FILES... --presets PRESETS --teacher --titles FOLDER
 
 Weights are fitted in each way without one source (and what shares gold passages with it) at a time.
 Figures are nDCG@10 on the questions of the source left out, macro over sources; intervals are
@@ -22,9 +23,10 @@ import click
 import numpy as np
 import numpy.typing as npt
 import torch
-from left_out import FITTED, HELD_OUT, Preset, chosen_fit
+from left_out import FITTED, HELD_OUT, FittedWithout, Preset, chosen_fit
 from report import FOLDER, POSITIVE, Row, markdown_table
 from scipy.optimize import minimize
+from title_lists import title_lists
 
 from at2_rag.arrays import Bools, Floats
 from at2_rag.data.bootstrap import Estimate, MeanDraws, macro_sample, resample_means
@@ -49,6 +51,7 @@ from at2_rag_evals.rankers.embedding import EmbeddingRanker
 BAG = 20  # readouts whose mean is taken
 ROUNDS = 8  # of giving the worst source more weight
 FEWER = (10, 25, 50)  # questions of each source
+TITLES = 28  # of each source that has some
 SHIPPED = "as shipped"
 SMOOTH = 1e-6  # makes the norm of a group differentiable at zero
 
@@ -82,6 +85,12 @@ class Lists:
 @click.option("--hold-out", "held_out", type=POSITIVE, help="With --head-weights: as it was read.")
 @click.option("--only", multiple=True, help="Only designs whose names start so.")
 @click.option("--teacher", "taught", is_flag=True, help="Instead, ways to learn from MiniLM.")
+@click.option(
+    "--titles",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="With --teacher "
+    "and no shortlist: also learn from lists made of titles, read into this folder.",
+)
 @click.option("--model", default=DEFAULT_MODEL, help="Name, folder or hub id.")
 @click.option("--dtype", help="Of the model, as it was read.")
 def main(
@@ -94,6 +103,7 @@ def main(
     held_out: int | None,
     only: tuple[str, ...],
     taught: bool,
+    titles: Path | None,
     model: str,
     dtype: str | None,
 ) -> None:
@@ -105,17 +115,27 @@ def main(
     torch.set_num_threads(1)
     with StepProgress() as progress:
         if presets is not None:
+            folder = presets / "fitted" / preset
             readings = _training(Preset.load(presets, preset), loaded, examples, progress)
         else:
             assert head_weights is not None and collected is not None  # checked above
+            folder = head_weights
             if held_out is not None:
                 examples, _ = hold_out(examples, held_out)
             readings = _calibrated(head_weights, collected, loaded, examples, progress)
-        lists = readings.lists(_teacher(readings, progress) if taught else None)
+        counts = readings.data.counts
+        teacher = _teacher(readings.questions, counts, progress) if taught else None
+        lists = readings.lists(teacher)
         designs: Mapping[str, Fit]
         if taught:
             by_ridge = partial(_listwise, ridge=readings.ridge)
             designs = {SHIPPED: _shipped(readings), **_taught(by_ridge)}
+            if titles is not None:
+                weights, ridge = HeadWeights.load(folder), readings.ridge
+                of_titles = Preset(titles, weights, ridge, ridge).fitted(
+                    loaded, title_lists(read_examples(files), TITLES), progress
+                )
+                designs |= _titled(of_titles, progress)
         else:
             designs = _designs(readings)
         chosen = [name for name in designs if name == SHIPPED or not only or name.startswith(only)]
@@ -218,16 +238,17 @@ def _calibrated(
     )
 
 
-def _teacher(readings: Readings, progress: StepProgress) -> Floats:
-    """Return MiniLM's soft labels of all chunks, [N]."""
+def _teacher(
+    questions: Sequence[Example], counts: npt.NDArray[np.int64], progress: StepProgress
+) -> Floats:
+    """Return MiniLM's soft labels of all chunks, [N], of which each question has `counts` [I]."""
     ranker, cosines = EmbeddingRanker(batch_size=16), list[float]()
     ranker.prepare()
-    questions = readings.questions
     for number, question in enumerate(questions):
         progress("MiniLM", number, len(questions))
         cosines += ranker.score(question.query, question.chunks).scores
     sources = np.array([question.source for question in questions])
-    return soft_labels(np.array(cosines), readings.data.counts, sources)
+    return soft_labels(np.array(cosines), counts, sources)
 
 
 def _left_out(lists: Lists, linked: npt.NDArray[np.int64], fit: Fit) -> Floats:
@@ -342,6 +363,29 @@ def _taught(fit: Fit) -> Mapping[str, Fit]:
         "the same, MiniLM .3 everywhere": lambda lists: learn(
             lists, labelled=half(lists), share=0.3
         ),
+    }
+
+
+def _titled(titles: FittedWithout, progress: StepProgress) -> Mapping[str, Fit]:
+    """Return ways to fit that add the lists of titles of the sources that are fitted to."""
+    samples, features = titles.samples, titles.features
+    assert samples.labels is not None  # the signal is evidence
+    teacher = _teacher(titles.questions, samples.counts, progress)
+
+    def learn(lists: Lists, *, labels: Floats) -> Floats:
+        known = np.repeat(sum_by_sample(labels, samples.counts) > 0, samples.counts)
+        rows = known & np.repeat(np.isin(samples.sources, lists.sources), samples.counts)
+        counts = sum_by_sample(rows.astype(np.int64), samples.counts)
+        both = ListwiseData(
+            np.concatenate([lists.data.features, features[rows]]),
+            np.concatenate([lists.data.labels.astype(float), labels[rows]]),
+            np.concatenate([lists.data.counts, counts[counts > 0]]),
+        )
+        return fit_listwise(both, ridge=titles.ridge).weight
+
+    return {
+        "and titles, gold what has them": partial(learn, labels=samples.labels.astype(float)),
+        "and titles, MiniLM": partial(learn, labels=np.nan_to_num(teacher)),
     }
 
 

@@ -21,6 +21,7 @@ import pytest
 import serving
 import soak
 import speed
+import title_lists
 import training_designs
 from click.testing import CliRunner
 
@@ -115,7 +116,14 @@ def test_left_out(tiny_options: list[str], tmp_path: Path, monkeypatch: pytest.M
     files = []
     for source in ("novels", "seas"):
         examples = equal_examples(source, 12)
-        distinct = [replace(one, query=f"{one.query} {source} {one.id}") for one in examples]
+        distinct = [
+            replace(
+                one,
+                query=f"{one.query} {source} {one.id}",
+                chunks=tuple(replace(chunk, title=f"page {one.id}") for chunk in one.chunks),
+            )
+            for one in examples
+        ]
         files.append(str(write_examples(tmp_path / f"{source}.jsonl", distinct)))
     model, presets = ["--model", tiny_options[1]], tmp_path / "presets"
     train = ["train", *files, *model, "--hold-out", "8", "--limit", "100", "--folds", "2"]
@@ -134,7 +142,9 @@ def test_left_out(tiny_options: list[str], tmp_path: Path, monkeypatch: pytest.M
         assert rules.count("\n|") == 3 + len(keeping_rules.RULES)
         for heading in ("left-out sources", "| macro", "| lists of all kinds", "| echo alone"):
             assert heading in result.output
-    with_teacher = [([*of_weights, "--teacher"], 7)] if default_is_installed() else []
+    monkeypatch.setattr(title_lists, "FEWEST_TITLES", 2)
+    of_titles = [*of_weights, "--teacher", "--titles", f"{tmp_path}/titles"]
+    with_teacher = [(of_titles, 9)] if default_is_installed() else []
     for options, count in ((of_presets, 18), (of_weights, 15), *with_teacher):
         arguments = [*files, *model, "--dtype", "bfloat16", *options]
         designs = CliRunner().invoke(training_designs.main, arguments)

@@ -72,6 +72,7 @@ def write_examples(path: Path, examples: Sequence[Example], *, labelled: bool = 
             **({"answers": list(example.answers)} if labelled else {}),
             "chunks": [
                 {
+                    **({"title": chunk.title} if chunk.title else {}),
                     "text": chunk.text,
                     **({"is_gold": label} if labelled else {}),
                     **({} if score is None else {"teacher_score": score}),
