@@ -41,7 +41,8 @@ def kept_by_rules(predictions: Sequence[Prediction], questions: Sequence[Example
     """Yield what rules keep, means over sources and the least of a source.
 
     The last row has of each source what the rule keeps that the other sources choose: of those that
-    keep at most `MOST` of long lists the one with most questions of either kind.
+    keep at most `MOST` of long lists, if there are any, the one with the largest mean of the two
+    shares of questions; if none keeps so little, the one that keeps least.
     """
     kept_of = {}
     for options in RULES:
@@ -64,12 +65,14 @@ def _chosen_by_others(
             rule: _summary([row for name, row in rows.items() if name != source])
             for rule, rows in kept_of.items()
         }
-        few = [rule for rule, row in others.items() if not row["of 30 chunks"] > MOST]
-        most = max(
-            few or others,
-            key=lambda rule: _mean([others[rule]["one gold"], others[rule]["two or three"]]),
-        )
-        yield kept_of[most][source]
+        gold = {
+            rule: _mean([row["one gold"], row["two or three"]])
+            for rule, row in others.items()
+            if not row["of 30 chunks"] > MOST
+        }
+        words = {rule: row["words"] for rule, row in others.items()}
+        chosen = max(gold, key=gold.__getitem__) if gold else min(words, key=words.__getitem__)
+        yield kept_of[chosen][source]
 
 
 def _summary(rows: Sequence[dict[str, float]]) -> dict[str, float]:

@@ -115,9 +115,7 @@ def main(
     loaded = LoadedModel.from_pretrained(model, dtype=dtype)
     ranked = Ranked(questions.chosen)
     if peers or embedding:
-        torch.set_float32_matmul_precision("medium")  # twice as fast on a CPU with AMX
         ranked.add_peers(embedding)
-        torch.set_float32_matmul_precision("highest")
     torch.set_num_threads(1)  # as at2-rag train reads, in threads of its own
     for name in names if head_weights is None else (head_weights,):
         with StepProgress() as progress:

@@ -1,6 +1,8 @@
-"""Lists without questions: a chunk's title is what is asked for, other chunks of its source beside.
+"""Lists made without questions: a chunk's title is the query, others of its source the distractors.
 
-A title is seldom a question, but every corpus has some. No list shows its chunks' titles.
+A title is seldom a question, but most corpora have some. The lists don't show titles.
+Sources share some passages: what a list of one source has as gold may be gold of another, so that
+figures of sources left out are too good, if anything.
 """
 
 from __future__ import annotations

@@ -2,7 +2,8 @@
 
 python benchmarks/training_designs.py FILES... --presets PRESETS --preset balanced
 python benchmarks/training_designs.py FILES... --head-weights BEST --collected READ --hold-out 28
-python benchmarks/training_designs.py FILES... --presets PRESETS --teacher --titles FOLDER
+
+With --teacher labels are MiniLM's as well, and with --titles some lists have a title as question.
 
 Weights are fitted in each way without one source (and what shares gold passages with it) at a time.
 Figures are nDCG@10 on the questions of the source left out, macro over sources; intervals are
@@ -110,16 +111,18 @@ def main(
     """Compare ways to fit head weights."""
     if (presets is None) == (head_weights is None or collected is None):
         raise click.UsageError("pass --presets, or --head-weights and --collected")
+    if titles is not None and (
+        not taught or head_weights is None or HeadWeights.load(head_weights).shortlist is not None
+    ):
+        raise click.UsageError("--titles needs --teacher, and --head-weights without a shortlist")
     examples = read_examples(files)
     loaded = LoadedModel.from_pretrained(model, dtype=dtype)
     torch.set_num_threads(1)
     with StepProgress() as progress:
         if presets is not None:
-            folder = presets / "fitted" / preset
             readings = _training(Preset.load(presets, preset), loaded, examples, progress)
         else:
             assert head_weights is not None and collected is not None  # checked above
-            folder = head_weights
             if held_out is not None:
                 examples, _ = hold_out(examples, held_out)
             readings = _calibrated(head_weights, collected, loaded, examples, progress)
@@ -131,7 +134,8 @@ def main(
             by_ridge = partial(_listwise, ridge=readings.ridge)
             designs = {SHIPPED: _shipped(readings), **_taught(by_ridge)}
             if titles is not None:
-                weights, ridge = HeadWeights.load(folder), readings.ridge
+                assert head_weights is not None  # checked above
+                weights, ridge = HeadWeights.load(head_weights), readings.ridge
                 of_titles = Preset(titles, weights, ridge, ridge).fitted(
                     loaded, title_lists(read_examples(files), TITLES), progress
                 )
