@@ -270,7 +270,7 @@ def calibrate_command(context: click.Context, /, **options: Any) -> None:
 @click.command(
     "label",
     cls=Command,
-    exclusive=[[("embedding",), ("scores",), ("llm",)]],
+    exclusive=[[("embedding",), ("scores",), ("llm",)], [("gold_from",), ("llm",)]],
     context_settings=_SETTINGS,
 )
 @click.argument("files", nargs=-1, required=True, type=_FILE)
@@ -293,6 +293,13 @@ def calibrate_command(context: click.Context, /, **options: Any) -> None:
     type=_FILE,
     metavar="FILE",
     help="JSON Lines or CSV with id, index (or chunk_id) and score: what any ranker gave.",
+)
+@_teacher(
+    "--gold-from",
+    type=float,
+    metavar="SCORE",
+    help="Also label chunks without a label: gold with this score or more, not gold below it, for "
+    "at2-rag calibrate.",
 )
 @_llm("--llm", metavar="MODEL", help="Model that is asked whether a chunk helps to answer.")
 @_llm(
@@ -327,9 +334,9 @@ def label_command(context: click.Context, /, **options: Any) -> None:
     """Write questions with labels or teacher scores of their chunks (JSON Lines, may be gzipped).
 
     A teacher is whatever ranks chunks: its scores are written as `teacher_score`, for `at2-rag
-    train --signal teacher`. An LLM says yes or no to each chunk without a label, written as
-    `is_gold`, null where it said neither. What it replied is kept beside OUTPUT, so that a run that
-    was killed goes on where it stopped.
+    train --signal teacher`, and with --gold-from as labels, for `at2-rag calibrate`. An LLM says
+    yes or no to each chunk without a label, written as `is_gold`, null where it said neither. What
+    it replied is kept beside OUTPUT, so that a run that was killed goes on where it stopped.
     """
     for name in _OF_LLM:  # from elsewhere they may be meant for other runs
         passed = context.get_parameter_source(name) is ParameterSource.COMMANDLINE

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -30,6 +31,7 @@ class LabelRequest:
     output: str
     embedding: str | None
     scores: str | None
+    gold_from: float | None
     llm: str | None
     base_url: str | None
     key_variable: str
@@ -41,19 +43,28 @@ class LabelRequest:
 
 def run_labelling(request: LabelRequest) -> None:
     """Write the examples with labels or a teacher's scores, and say how many there are."""
+    if request.gold_from is not None and not math.isfinite(request.gold_from):
+        raise InputError(f"--gold-from is {request.gold_from}; pass a finite score")
     records = [*chain.from_iterable(read_records(request.files, labelled=False))]
     output = Path(request.output)
     check_writable(output.parent)
     output.parent.mkdir(parents=True, exist_ok=True)
-    changes: Sequence[Sequence[float | bool | None]]
+    changes: dict[str, Sequence[Sequence[float | bool | None]]] = {}
     with StepProgress() as progress:
         if request.llm is None:
-            key = "teacher_score"
-            changes, summary = _score(request, records, progress)
+            scores, summary = _score(request, records, progress)
+            changes["teacher_score"] = scores
+            if request.gold_from is not None:
+                labels = _labels_by_score(records, scores, request.gold_from)
+                changes["is_gold"] = labels
+                summary += f"; {_counts(labels)}"
         else:
-            key = "is_gold"
-            changes, summary = _ask(request, request.llm, records, progress)
-    items = [_changed(*pair, key=key) for pair in zip(records, changes, strict=True)]
+            changes["is_gold"], summary = _ask(request, request.llm, records, progress)
+    items = [dict(record.item) for record in records]
+    for key, values in changes.items():
+        items = [_changed(*pair, key=key) for pair in zip(items, values, strict=True)]
+    for item, record in zip(items, records, strict=True):
+        item["source"] = record.example.source
     data = "".join(json.dumps(item) + "\n" for item in items).encode()
     try:
         packed = gzip.compress(data, mtime=0) if output.suffix == ".gz" else data
@@ -87,6 +98,31 @@ def _score(
     return scores, f"{scored:,} of {len(every):,} chunks with a score"
 
 
+def _labels_by_score(
+    records: Sequence[Record], scores: Sequence[Sequence[float | None]], least: float
+) -> list[list[bool | None]]:
+    """Return each chunk's label: its own, or whether its score is `least` or more; None without."""
+    return [
+        [
+            label if label is not None or score is None else score >= least
+            for label, score in zip(of_labels, of_scores, strict=True)
+        ]
+        for of_labels, of_scores in zip(_labels(records), scores, strict=True)
+    ]
+
+
+def _labels(records: Sequence[Record]) -> list[list[bool | None]]:
+    return [[chunk.get("is_gold") for chunk in record.item["chunks"]] for record in records]
+
+
+def _counts(labels: Sequence[Sequence[bool | None]]) -> str:
+    every = [label for of_example in labels for label in of_example]
+    return (
+        f"chunks: {every.count(True):,} gold, {every.count(False):,} not gold, "
+        f"{every.count(None):,} without a label"
+    )
+
+
 def _ask(
     request: LabelRequest, llm: str, records: Sequence[Record], progress: StepProgress
 ) -> tuple[Sequence[Sequence[bool | None]], str]:
@@ -103,7 +139,7 @@ def _ask(
         attempts=request.attempts,
         parallel=request.parallel,
     )
-    labels = [[chunk.get("is_gold") for chunk in record.item["chunks"]] for record in records]
+    labels = _labels(records)
     unknown = [
         (number, index)
         for number, of_example in enumerate(labels)
@@ -116,11 +152,8 @@ def _ask(
     asked = ask(model, prompts, log, progress=partial(progress, "asking"))
     for (number, index), verdict in zip(unknown, asked.verdicts, strict=True):
         labels[number][index] = verdict
-    every = [label for of_example in labels for label in of_example]
     summary = (
-        f"chunks: {every.count(True):,} gold, {every.count(False):,} not gold, "
-        f"{every.count(None):,} without a label ({asked.unclear:,} of them with a reply that is "
-        "neither yes nor no)"
+        f"{_counts(labels)} ({asked.unclear:,} of them with a reply that is neither yes nor no)"
     )
     if asked.failures:
         summary += f"; {len(asked.failures):,} prompts without a reply: {asked.failures[0]:.200}"
@@ -137,8 +170,9 @@ def _key(request: LabelRequest) -> str | None:
     return key
 
 
-def _changed(record: Record, values: Sequence[float | bool | None], *, key: str) -> dict[str, Any]:
+def _changed(
+    item: Mapping[str, Any], values: Sequence[float | bool | None], *, key: str
+) -> dict[str, Any]:
     """Return the item with one value a chunk under a key; all else is kept."""
-    item: Mapping[str, Any] = record.item
     chunks = [{**chunk, key: value} for chunk, value in zip(item["chunks"], values, strict=True)]
-    return {**item, "source": record.example.source, "chunks": chunks}
+    return {**item, "chunks": chunks}

@@ -65,6 +65,28 @@ def without(examples: list[dict[str, Any]], key: str) -> list[dict[str, Any]]:
     return examples
 
 
+def test_a_teachers_scores_become_labels(tmp_path: Path) -> None:
+    examples = items()
+    examples[1]["chunks"][0]["is_gold"] = False
+    examples[1]["chunks"][2]["is_gold"] = None
+    path = write(tmp_path / "set.jsonl", examples)
+    scores = [(0, 0, 0.5), (0, 1, 0.49), (1, 0, 0.9), (1, 1, -2.0), (1, 2, 0.7)]
+    lines = [json.dumps({"id": f"q{n}", "index": i, "score": score}) for n, i, score in scores]
+    (tmp_path / "scores.jsonl").write_text("\n".join(lines))
+    arguments = ["--scores", tmp_path / "scores.jsonl", "--gold-from", 0.5, path]
+    done = label("--output", tmp_path / "out.jsonl", *arguments)
+    assert (
+        "5 of 6 chunks with a score; chunks: 2 gold, 3 not gold, 1 without a label" in done.stderr
+    )
+    written = labelled(tmp_path / "out.jsonl", *arguments)
+    assert values(written, "is_gold") == [[True, False, None], [False, False, True]]
+    assert values(written, "teacher_score") == [[0.5, 0.49, None], [0.9, -2.0, 0.7]]
+    refused = label("--output", tmp_path / "x", "--llm", "any", "--gold-from", 0.5, path)
+    assert refused.exit_code == 2 and "--gold-from and --llm can't be used" in refused.stderr
+    refused = label("--output", tmp_path / "x", *arguments[:2], "--gold-from", "nan", path)
+    assert refused.exit_code == 1 and "--gold-from is nan; pass a finite score" in refused.stderr
+
+
 def test_cosines_of_an_embedding(tmp_path: Path, embedding_folder: Path) -> None:
     sentence_transformers = pytest.importorskip("sentence_transformers")
     path = write(tmp_path / "set.jsonl", items())
