@@ -41,17 +41,17 @@ def title_lists(examples: Sequence[Example], most: int) -> list[Example]:
         untitled = [replace(chunk, title="") for chunk in chunks]
         scores = BM25Ranker().index(untitled)
         for title in rng.permutation(distinct)[:most].tolist():
-            own = titles.index(title)
+            titled = titles.index(title)
             ranked = np.argsort(-np.array(scores(title)), kind="stable").tolist()
-            others = [index for index in ranked if index != own][:BESIDE]
-            chosen = rng.permutation([own, *others]).tolist()
+            others = [index for index in ranked if index != titled][:BESIDE]
+            indices = rng.permutation([titled, *others]).tolist()
             lists.append(
                 Example(
                     id=f"{source}: {title}",
                     source=source,
                     query=title,
-                    chunks=tuple(untitled[index] for index in chosen),
-                    labels=tuple(titles[index] == title for index in chosen),
+                    chunks=tuple(untitled[index] for index in indices),
+                    labels=tuple(titles[index] == title for index in indices),
                 )
             )
     if not lists:

@@ -101,7 +101,7 @@ def _score(
 def _labels_by_score(
     records: Sequence[Record], scores: Sequence[Sequence[float | None]], least: float
 ) -> list[list[bool | None]]:
-    """Return each chunk's label: its own, or whether its score is `least` or more; None without."""
+    """Return each chunk's label, or else whether its score is `least` or more; None without."""
     return [
         [
             label if label is not None or score is None else score >= least
