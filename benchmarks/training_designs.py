@@ -89,8 +89,7 @@ class Lists:
 @click.option(
     "--titles",
     type=click.Path(file_okay=False, path_type=Path),
-    help="With --teacher "
-    "and no shortlist: also learn from lists made of titles, read into this folder.",
+    help="With --teacher: also learn from lists made of titles, which are read into this folder.",
 )
 @click.option("--model", default=DEFAULT_MODEL, help="Name, folder or hub id.")
 @click.option("--dtype", help="Of the model, as it was read.")

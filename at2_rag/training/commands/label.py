@@ -57,7 +57,7 @@ def run_labelling(request: LabelRequest) -> None:
             if request.gold_from is not None:
                 labels = _labels_by_score(records, scores, request.gold_from)
                 changes["is_gold"] = labels
-                summary += f"; {_counts(labels)}"
+                summary += f"; {_label_counts(labels)}"
         else:
             changes["is_gold"], summary = _ask(request, request.llm, records, progress)
     items = [dict(record.item) for record in records]
@@ -115,7 +115,7 @@ def _labels(records: Sequence[Record]) -> list[list[bool | None]]:
     return [[chunk.get("is_gold") for chunk in record.item["chunks"]] for record in records]
 
 
-def _counts(labels: Sequence[Sequence[bool | None]]) -> str:
+def _label_counts(labels: Sequence[Sequence[bool | None]]) -> str:
     every = [label for of_example in labels for label in of_example]
     return (
         f"chunks: {every.count(True):,} gold, {every.count(False):,} not gold, "
@@ -152,9 +152,7 @@ def _ask(
     asked = ask(model, prompts, log, progress=partial(progress, "asking"))
     for (number, index), verdict in zip(unknown, asked.verdicts, strict=True):
         labels[number][index] = verdict
-    summary = (
-        f"{_counts(labels)} ({asked.unclear:,} of them with a reply that is neither yes nor no)"
-    )
+    summary = f"{_label_counts(labels)} ({asked.unclear:,} of them with a reply that is neither yes nor no)"
     if asked.failures:
         summary += f"; {len(asked.failures):,} prompts without a reply: {asked.failures[0]:.200}"
     return labels, summary
