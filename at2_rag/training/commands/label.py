@@ -152,7 +152,8 @@ def _ask(
     asked = ask(model, prompts, log, progress=partial(progress, "asking"))
     for (number, index), verdict in zip(unknown, asked.verdicts, strict=True):
         labels[number][index] = verdict
-    summary = f"{_label_counts(labels)} ({asked.unclear:,} of them with a reply that is neither yes nor no)"
+    unclear = f"{asked.unclear:,} of them with a reply that is neither yes nor no"
+    summary = f"{_label_counts(labels)} ({unclear})"
     if asked.failures:
         summary += f"; {len(asked.failures):,} prompts without a reply: {asked.failures[0]:.200}"
     return labels, summary
